@@ -1,0 +1,32 @@
+"""RetinexNet in TensorFlow 2 / Keras 3: photos taken in the dark, brightened."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public names and the modules that define them, which are imported on first use: TensorFlow takes seconds to start.
+_MODULES = {
+    "DecomNet": "models",
+    "EnhanceNet": "models",
+    "RetinexNet": "models",
+    "load_pretrained": "inference",
+    "enhance": "inference",
+    "decompose": "inference",
+    "load_pairs": "data",
+    "load_photos": "data",
+    "training_patches": "data",
+    "whole_pairs": "data",
+    "darken": "data",
+    "train_retinexnet": "train",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module 'retinex_keras' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"retinex_keras.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,103 @@
+"""The loss terms of RetinexNet (Wei et al., BMVC 2018) as pure functions of (B, H, W, C) tensors.
+
+They use `keras.ops` alone, so that they run on every Keras backend. All are computed in float32.
+"""
+
+from keras import ops
+
+
+def grayscale(image):
+    """ITU-R 601 luma of an RGB image: (B, H, W, 3) -> (B, H, W, 1)."""
+    red, green, blue = ops.split(image, 3, axis=-1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def gradients(image):
+    """Absolute differences to the right and downwards, as the original's code takes them.
+
+    The original convolves with [[0, 0], [-1, 1]] and its transpose under SAME padding: the difference along x is read one
+    row below, the one along y one column to the right, and beyond the border the image is 0.
+
+    Args:
+        image: (B, H, W, 1).
+
+    Returns:
+        |d image / dx| and |d image / dy|, each (B, H, W, 1).
+    """
+    padded = ops.pad(image, [[0, 0], [0, 1], [0, 1], [0, 0]])
+    along_x = padded[:, 1:, 1:] - padded[:, 1:, :-1]
+    along_y = padded[:, 1:, 1:] - padded[:, :-1, 1:]
+    return ops.abs(along_x), ops.abs(along_y)
+
+
+def smoothness(illumination, reflectance):
+    """Variation of the illumination, weighed down where the reflectance has edges (Wei et al., equation 5).
+
+    Args:
+        illumination: (B, H, W, 1).
+        reflectance: (B, H, W, 3), in [0, 1].
+
+    Returns:
+        A scalar: the mean of |dI| exp(-10 |dR|) over both directions, |dR| averaged over 3x3 pixels.
+    """
+    total = 0.0
+    for change, edge in zip(gradients(illumination), gradients(grayscale(reflectance))):
+        edge = ops.average_pool(edge, pool_size=3, strides=1, padding="same")
+        total = total + ops.mean(change * ops.exp(-10.0 * edge))
+    return total
+
+
+def reconstruction(reflectance, illumination, image):
+    """Mean absolute error of reflectance * illumination against the image (Wei et al., equation 2)."""
+    return ops.mean(ops.abs(reflectance * illumination - image))
+
+
+def decomposition_losses(low, high, low_parts, high_parts):
+    """Loss terms of Decom-Net on a pair of images of one scene (Wei et al., section 3.1).
+
+    Args:
+        low, high: the dark and the well-lit image, (B, H, W, 3) in [0, 1].
+        low_parts, high_parts: their (reflectance, illumination), (B, H, W, 3) and (B, H, W, 1).
+
+    Returns:
+        A dict of scalars, "loss" (the weighted sum, weights as in the original's code) and the plain terms.
+    """
+    low, high = ops.cast(low, "float32"), ops.cast(high, "float32")
+    (low_r, low_i), (high_r, high_i) = low_parts, high_parts
+    terms = {
+        "recon_low": reconstruction(low_r, low_i, low),
+        "recon_high": reconstruction(high_r, high_i, high),
+        "recon_mutual_low": reconstruction(high_r, low_i, low),
+        "recon_mutual_high": reconstruction(low_r, high_i, high),
+        "equal_r": ops.mean(ops.abs(low_r - high_r)),
+        "smooth_low": smoothness(low_i, low_r),
+        "smooth_high": smoothness(high_i, high_r),
+    }
+    loss = (
+        terms["recon_low"]
+        + terms["recon_high"]
+        + 0.001 * terms["recon_mutual_low"]
+        + 0.001 * terms["recon_mutual_high"]
+        + 0.1 * terms["smooth_low"]
+        + 0.1 * terms["smooth_high"]
+        + 0.01 * terms["equal_r"]
+    )
+    return {"loss": loss, **terms}
+
+
+def adjustment_losses(high, reflectance, adjusted_illumination):
+    """Loss terms of Enhance-Net (Wei et al., section 3.2).
+
+    Args:
+        high: the well-lit image, (B, H, W, 3) in [0, 1].
+        reflectance: of the dark image, (B, H, W, 3).
+        adjusted_illumination: Enhance-Net's, (B, H, W, 1).
+
+    Returns:
+        A dict of scalars, "loss" (the weighted sum, weights as in the original's code) and the plain terms.
+    """
+    terms = {
+        "relight": reconstruction(reflectance, adjusted_illumination, ops.cast(high, "float32")),
+        "smooth_adjusted": smoothness(adjusted_illumination, reflectance),
+    }
+    return {"loss": terms["relight"] + 3.0 * terms["smooth_adjusted"], **terms}

@@ -1,0 +1,63 @@
+"""PSNR and SSIM, one value an image, as pure functions; the protocol's rounding to 8 bits."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+
+def to_8_bit(image):
+    """The values that an 8-bit file of the image would hold: clipped to [0, 1], rounded to multiples of 1/255."""
+    return ops.round(ops.clip(ops.cast(image, "float32"), 0.0, 1.0) * 255.0) / 255.0
+
+
+def psnr(image, reference):
+    """Peak signal-to-noise ratio in dB, data range 1.
+
+    Args:
+        image, reference: (B, H, W, C) in [0, 1].
+
+    Returns:
+        (B,): one value an image, infinite for equal images.
+    """
+    error = ops.mean(ops.square(image - reference), axis=(1, 2, 3))
+    return -10.0 / math.log(10.0) * ops.log(error)
+
+
+def ssim(image, reference):
+    """Structural similarity (Wang et al., IEEE TIP 2004): Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03, data range 1.
+
+    Args:
+        image, reference: (B, H, W, C) in [0, 1], H and W at least 11.
+
+    Returns:
+        (B,): one value an image, the mean over the channels and over all windows that lie inside the image.
+
+    Raises:
+        ValueError: if the images are smaller than the window.
+    """
+    height, width = image.shape[1:3]
+    if min(height or 11, width or 11) < 11:
+        raise ValueError(f"SSIM looks at windows of 11x11 pixels. Received an image of {width}x{height}: use a larger one.")
+    window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    window = (window / window.sum()).astype("float32")
+
+    def blur(x):
+        """Windowed means, channels moved into the batch, one axis after the other."""
+        x = ops.conv(x, window.reshape(11, 1, 1, 1), padding="valid")
+        return ops.conv(x, window.reshape(1, 11, 1, 1), padding="valid")
+
+    def planes(x):  # (B, H, W, C) -> (B * C, H, W, 1)
+        x = ops.transpose(x, (0, 3, 1, 2))
+        shape = ops.shape(x)
+        return ops.reshape(x, (-1, shape[2], shape[3], 1))
+
+    x, y = planes(image), planes(reference)
+    mean_x, mean_y = blur(x), blur(y)
+    variance_x = blur(x * x) - mean_x * mean_x
+    variance_y = blur(y * y) - mean_y * mean_y
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    values = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    values = values / ((mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2))
+    return ops.mean(ops.reshape(ops.mean(values, axis=(1, 2, 3)), (-1, image.shape[-1])), axis=-1)

@@ -1,0 +1,283 @@
+"""DecomNet, EnhanceNet and RetinexNet: the networks of "Deep Retinex Decomposition for Low-Light Enhancement"
+(Wei et al., BMVC 2018), as the original's code has them.
+
+The networks are made of `keras` and `keras.ops` alone and run on every Keras backend; their `train_step` is TensorFlow's.
+"""
+
+import functools
+
+import keras
+from keras import layers, ops
+
+from retinex_keras import losses, metrics
+
+DECOMPOSITION_TERMS = (
+    *("recon_low", "recon_high", "recon_mutual_low", "recon_mutual_high"),
+    *("equal_r", "smooth_low", "smooth_high"),
+)
+ADJUSTMENT_TERMS = ("relight", "smooth_adjusted")
+
+
+def _conv(model, filters, kernel_size, name, **options):
+    """A convolution with SAME padding, in the precision of the model that it belongs to."""
+    return layers.Conv2D(filters, kernel_size, padding="same", name=name, **{"dtype": model.dtype_policy, **options})
+
+
+def _minimize(model, low, high):
+    """One step of the model's optimizer down the "loss" of `compute_losses`; returns all of its terms."""
+    import tensorflow as tf  # here, so that the networks also run where only JAX is installed
+
+    with tf.GradientTape() as tape:
+        terms, _ = model.compute_losses(low, high, training=True)
+        loss = model.optimizer.scale_loss(terms["loss"])
+    variables = model.trainable_variables
+    model.optimizer.apply(tape.gradient(loss, variables), variables)
+    return terms
+
+
+def _track(model, values):
+    """Updates the model's running means with scalars or one value an image; returns all means of this phase."""
+    for name, value in values.items():
+        model.means[name].update_state(value)
+    return {name: model.means[name].result() for name in values}
+
+
+def _means(*names):
+    return {name: keras.metrics.Mean(name=name) for name in (*names, "psnr", "ssim")}
+
+
+def _scores(enhanced, high):
+    """PSNR and SSIM of the picture that would be saved."""
+    enhanced, high = metrics.to_8_bit(enhanced), ops.cast(high, "float32")
+    return {"psnr": metrics.psnr(enhanced, high), "ssim": metrics.ssim(enhanced, high)}
+
+
+@keras.saving.register_keras_serializable("retinex_keras")
+class DecomNet(keras.Model):
+    """Splits an image into reflectance and illumination, S = R * I.
+
+    It trains on pairs `(low, high)` of a dark and a well-lit image of one scene, each (B, H, W, 3) in [0, 1]. `evaluate`
+    also gives PSNR and SSIM of the reflectance of the dark image in the illumination of the well-lit one, against the
+    well-lit image: what a perfect adjustment of the illumination would reach.
+
+    Args:
+        filters: channels of the inner layers.
+        depth: number of 3x3 convolutions with ReLU.
+
+    Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1).
+    """
+
+    def __init__(self, filters=64, depth=5, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.depth = filters, depth
+        self.means = _means("loss", *DECOMPOSITION_TERMS)
+        self.shallow = _conv(self, filters, 9, "shallow_feature_extraction")
+        self.activated = [_conv(self, filters, 3, f"activated_{i}", activation="relu") for i in range(depth)]
+        self.recon = _conv(self, 4, 3, "recon")
+
+    def build(self, input_shape):
+        self.shallow.build((*input_shape[:3], 4))
+        for layer in (*self.activated, self.recon):
+            layer.build((*input_shape[:3], self.filters))
+        self.built = True
+
+    def call(self, image):
+        x = ops.concatenate([ops.max(image, axis=-1, keepdims=True), image], axis=-1)  # (B, H, W, 4)
+        x = self.shallow(x)
+        for layer in self.activated:
+            x = layer(x)
+        x = ops.sigmoid(ops.cast(self.recon(x), "float32"))  # (B, H, W, 4)
+        return x[..., :3], x[..., 3:]
+
+    def compute_losses(self, low, high, training):
+        """The terms of `losses.decomposition_losses` for a batch of pairs; and the dark images relit by the well-lit ones."""
+        low_parts, high_parts = self(low, training=training), self(high, training=training)
+        return losses.decomposition_losses(low, high, low_parts, high_parts), low_parts[0] * high_parts[1]
+
+    def get_compile_config(self):
+        return None
+
+    @property
+    def metrics(self):
+        return list(self.means.values())
+
+    def train_step(self, data):
+        low, high = data
+        return _track(self, _minimize(self, low, high))
+
+    def test_step(self, data):
+        low, high = data
+        terms, relit = self.compute_losses(low, high, training=False)
+        return _track(self, terms | _scores(relit, high))
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "depth": self.depth}
+
+
+@keras.saving.register_keras_serializable("retinex_keras")
+class EnhanceNet(keras.Model):
+    """Adjusts the illumination at several scales: an encoder-decoder whose decoder's levels are all seen by the output.
+
+    It trains on pairs `(low, high)`, each (B, H, W, 3) in [0, 1], with the Decom-Net that is given to `compile`; that
+    network is not changed.
+
+    Args:
+        filters: channels of every inner layer.
+
+    Input: reflectance and illumination, (B, H, W, 3) and (B, H, W, 1) in [0, 1]; called with both: `net(r, i)`.
+    Output: the adjusted illumination, float32, (B, H, W, 1). It is not bounded.
+    """
+
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.means = _means("loss", *ADJUSTMENT_TERMS)
+        self.conv0 = _conv(self, filters, 3, "conv0")
+        self.down = [_conv(self, filters, 3, f"down{i}", strides=2, activation="relu") for i in (1, 2, 3)]
+        self.up = [_conv(self, filters, 3, f"up{i}", activation="relu") for i in (1, 2, 3)]
+        self.double = layers.UpSampling2D(2, dtype=self.dtype_policy)
+        self.fusion = _conv(self, filters, 1, "fusion")
+        self.output_conv = _conv(self, 1, 3, "output")
+
+    def build(self, reflectance_shape, illumination_shape=None):
+        self.conv0.build((*reflectance_shape[:3], 4))
+        for layer in (*self.down, *self.up, self.output_conv):
+            layer.build((*reflectance_shape[:3], self.filters))
+        self.fusion.build((*reflectance_shape[:3], 3 * self.filters))
+        self.built = True
+
+    def call(self, reflectance, illumination):
+        x = self.conv0(ops.concatenate([reflectance, illumination], axis=-1))  # (B, H, W, filters)
+        encoded = [x]
+        for layer in self.down:
+            x = layer(x)  # half the size, rounded up
+            encoded.append(x)
+        decoded = []
+        for layer, skip in zip(self.up, encoded[-2::-1]):
+            height, width = ops.shape(skip)[1:3]
+            x = layer(self.double(x)[:, :height, :width]) + skip  # the skip's size
+            decoded.append(x)
+        fine = decoded.pop()
+        scales = [_enlarge(level, ops.shape(fine)[1:3]) for level in decoded] + [fine]
+        x = self.fusion(ops.concatenate(scales, axis=-1))  # (B, H, W, 3 * filters) -> (B, H, W, filters)
+        return ops.cast(self.output_conv(x), "float32")
+
+    def compute_losses(self, low, high, training):
+        """The terms of `losses.adjustment_losses` for a batch of pairs; and the enhanced images."""
+        reflectance, illumination = self._decompose(low)
+        adjusted = self(reflectance, illumination, training=training)
+        return losses.adjustment_losses(high, reflectance, adjusted), reflectance * adjusted
+
+    def compile(self, optimizer="adam", decom_net=None, **kwargs):
+        """Takes the optimizer, the trained Decom-Net, and Keras's options; the losses are the paper's."""
+        if not isinstance(decom_net, DecomNet):
+            raise ValueError(
+                f"EnhanceNet learns from what Decom-Net makes of the images. Received decom_net={decom_net!r}: "
+                "pass a trained DecomNet to compile(decom_net=...)."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+        self._decompose = functools.partial(decom_net, training=False)  # a plain callable is not tracked as a layer
+
+    def get_compile_config(self):
+        return None
+
+    @property
+    def metrics(self):
+        return list(self.means.values())
+
+    def train_step(self, data):
+        low, high = data
+        return _track(self, _minimize(self, low, high))
+
+    def test_step(self, data):
+        low, high = data
+        terms, enhanced = self.compute_losses(low, high, training=False)
+        return _track(self, terms | _scores(enhanced, high))
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+def _enlarge(x, size):
+    """Nearest-neighbour resize to (height, width) by the rule of TensorFlow 1: index floor(i * float32(in / out)).
+
+    It gathers rows and columns, since the gradient of a nearest resize does not compile under XLA. The rounding to float32
+    is part of the rule: at one size in four between 1 and 20,000 exact division gives another index somewhere.
+    """
+    for axis, target in zip((1, 2), size):
+        scale = ops.cast(ops.shape(x)[axis], "float32") / ops.cast(target, "float32")
+        index = ops.floor(ops.cast(ops.arange(target), "float32") * scale)
+        x = ops.take(x, ops.cast(index, "int32"), axis=axis)
+    return x
+
+
+@keras.saving.register_keras_serializable("retinex_keras")
+class RetinexNet(keras.Model):
+    """Decom-Net and Enhance-Net joined: from a dark image to a bright one.
+
+    `fit` on pairs `(low, high)` tunes both networks together, end to end (Wei et al., section 4.1), on the sum of their
+    losses; train them one after the other first.
+
+    Args:
+        decom_net: a `DecomNet`; by default a new one.
+        enhance_net: an `EnhanceNet`; by default a new one.
+
+    Input: (B, H, W, 3) in [0, 1]. Output: a dict of float32 images: `enhanced` (B, H, W, 3), clipped to [0, 1];
+    `reflectance` (B, H, W, 3) and `illumination` (B, H, W, 1), in (0, 1); `adjusted_illumination` (B, H, W, 1), not bounded.
+    """
+
+    def __init__(self, decom_net=None, enhance_net=None, **kwargs):
+        super().__init__(**kwargs)
+        self.means = _means("loss", *DECOMPOSITION_TERMS, *ADJUSTMENT_TERMS)
+        self.decom_net = decom_net or DecomNet(dtype=self.dtype_policy)
+        self.enhance_net = enhance_net or EnhanceNet(dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        for network in (self.decom_net, self.enhance_net):
+            if not network.built:  # a trained one is
+                network.build(input_shape)
+        self.built = True
+
+    def call(self, image, training=False):
+        reflectance, illumination = self.decom_net(image, training=training)
+        adjusted = self.enhance_net(reflectance, illumination, training=training)
+        return {
+            "enhanced": ops.clip(reflectance * adjusted, 0.0, 1.0),
+            "reflectance": reflectance,
+            "illumination": illumination,
+            "adjusted_illumination": adjusted,
+        }
+
+    def compute_losses(self, low, high, training):
+        """All terms of both networks for a batch of pairs, "loss" the sum of both losses; and the enhanced images."""
+        parts = self(low, training=training)
+        low_parts = parts["reflectance"], parts["illumination"]
+        decomposition = losses.decomposition_losses(low, high, low_parts, self.decom_net(high, training=training))
+        adjustment = losses.adjustment_losses(high, parts["reflectance"], parts["adjusted_illumination"])
+        return decomposition | adjustment | {"loss": decomposition["loss"] + adjustment["loss"]}, parts["enhanced"]
+
+    def get_compile_config(self):
+        return None
+
+    @property
+    def metrics(self):
+        return list(self.means.values())
+
+    def train_step(self, data):
+        low, high = data
+        return _track(self, _minimize(self, low, high))
+
+    def test_step(self, data):
+        low, high = data
+        terms, enhanced = self.compute_losses(low, high, training=False)
+        return _track(self, terms | _scores(enhanced, high))
+
+    def get_config(self):
+        networks = {"decom_net": self.decom_net, "enhance_net": self.enhance_net}
+        return {**super().get_config(), **{k: keras.saving.serialize_keras_object(v) for k, v in networks.items()}}
+
+    @classmethod
+    def from_config(cls, config):
+        for name in ("decom_net", "enhance_net"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)

@@ -1,0 +1,63 @@
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+
+
+def seeded_weight(name, shape):
+    """The weight of a variable of the original in the fixture, which follows from its name."""
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    if len(shape) == 1:
+        return (0.05 * random.randn(*shape)).astype("float32")
+    return (random.randn(*shape) * np.sqrt(1.0 / np.prod(shape[:-1]))).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def original():
+    """What the original TensorFlow 1 graph computes; `names` lists its variables in our order."""
+    from pathlib import Path
+
+    return dict(np.load(Path(__file__).with_name("retinexnet_tf1.npz")))
+
+
+@pytest.fixture
+def seeded(original):
+    """A RetinexNet with the weights of the fixture."""
+    model = RetinexNet()
+    model.build((None, None, None, 3))
+    for name, variable in zip(original["names"], model.weights, strict=True):
+        variable.assign(seeded_weight(str(name), variable.shape))
+    return model
+
+
+@pytest.fixture
+def tiny():
+    """A RetinexNet with a few filters."""
+    model = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
+    model.build((None, None, None, 3))
+    return model
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def make_pairs(tmp_path):
+    """Makes a folder of pairs of different content and size, as PNG: make_pairs(name, count)."""
+
+    def make(name, count=5, size=(24, 20)):
+        for side in ("low", "high"):
+            (tmp_path / name / side).mkdir(parents=True)
+        for i in range(count):
+            random = np.random.default_rng(i)
+            high = random.integers(0, 256, (size[1] + i % 3, size[0] + i % 2, 3), dtype="uint8")
+            Image.fromarray(high).save(tmp_path / name / "high" / f"scene.{i}.png")
+            Image.fromarray(high // 8).save(tmp_path / name / "low" / f"scene.{i}.png")
+        return tmp_path / name
+
+    return make

@@ -1,0 +1,173 @@
+"""The networks against the original's TensorFlow 1 graph (retinexnet_tf1.npz), and as Keras models."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import seeded_weight
+
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, _enlarge
+
+
+def direction(name, shape):
+    return np.random.RandomState(zlib.crc32(f"direction/{name}".encode())).randn(*shape)
+
+
+def compiled(model, **options):
+    """The two networks of a model, compiled as the original trains them."""
+    decom_net, enhance_net = model.decom_net, model.enhance_net
+    decom_net.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), **options)
+    enhance_net.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), decom_net=decom_net, **options)
+    return decom_net, enhance_net
+
+
+def fit(model, low, high, epochs=1):
+    return model.fit(low, high, batch_size=len(low), epochs=epochs, shuffle=False, verbose=0).history
+
+
+def test_parameters_are_the_originals(seeded):
+    assert seeded.decom_net.count_params() == 207_748
+    assert seeded.enhance_net.count_params() == 236_865
+    assert seeded.count_params() == 444_613
+
+
+@pytest.mark.parametrize("size", ["even", "odd", "wide", "tile"])
+def test_outputs_are_the_originals(seeded, original, size):
+    parts = seeded(original[f"{size}_low"])
+    product = parts["reflectance"] * parts["adjusted_illumination"]
+    outputs = {"R": parts["reflectance"], "I": parts["illumination"], "I_delta": parts["adjusted_illumination"], "S": product}
+    for name, output in outputs.items():
+        np.testing.assert_allclose(output, original[f"{size}/{name}"], rtol=0, atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(parts["enhanced"], np.clip(product, 0, 1))
+
+
+@pytest.mark.parametrize("phase", ["DecomNet", "RelightNet"])
+def test_gradients_are_the_originals(seeded, original, phase):
+    model = dict(zip(("DecomNet", "RelightNet"), compiled(seeded)))[phase]
+    with tf.GradientTape() as tape:
+        terms, _ = model.compute_losses(original["even_low"], original["even_high"], training=True)
+    names = [str(name) for name in original["names"] if name.startswith(phase)]
+    gradients = tape.gradient(terms["loss"], model.trainable_variables)
+    for name, gradient in zip(names, gradients, strict=True):
+        gradient = np.asarray(gradient, "float64")
+        norm, along = original[f"grad_norm/{name}"], original[f"grad_along/{name}"]
+        np.testing.assert_allclose(np.linalg.norm(gradient), norm, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose((gradient * direction(name, gradient.shape)).sum(), along, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("phase", ["decom", "relight"])
+def test_adam_steps_by_fit_are_the_originals(seeded, original, phase):
+    model = dict(zip(("decom", "relight"), compiled(seeded)))[phase]
+    losses = fit(model, original["even_low"], original["even_high"], epochs=5)["loss"]
+    np.testing.assert_allclose(losses, original[f"adam/{phase}/losses"][:5], rtol=1e-3)
+
+
+def test_enlarging_follows_tensorflow_1_at_every_size(random):
+    """The kernel's rule in NumPy; at 198 from 50 exact division would give another index."""
+    for size in (1, 2, 3, 5, 17, 70, 198, 230, 1001):
+        for coarse in {-(-size // 2), -(-size // 4)}:
+            x = random.random((1, coarse, coarse, 2), dtype="float32")
+            index = np.floor(np.arange(size, dtype="float32") * (np.float32(coarse) / np.float32(size))).astype(int)
+            np.testing.assert_array_equal(_enlarge(x, (size, size)), x[:, index][:, :, index])
+
+
+@pytest.mark.parametrize(("policy", "jit_compile"), [("float32", True), ("mixed_float16", False), ("mixed_bfloat16", True)])
+def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
+    low, high = (random.random((2, 13, 17, 3), dtype="float32") for _ in range(2))
+    model = RetinexNet(DecomNet(4, 1, dtype=policy), EnhanceNet(4, dtype=policy), dtype=policy)
+    for network in (*compiled(model, jit_compile=jit_compile), model):
+        if network is model:
+            model.compile(keras.optimizers.Adam(1e-3), jit_compile=jit_compile)
+        before = network.get_weights() if network.built else None
+        history = fit(network, low, high)
+        assert np.isfinite(history["loss"]).all()
+        assert before is None or not all(map(np.array_equal, before, network.get_weights()))
+    assert {output.dtype for output in model(low).values()} == {tf.float32}
+    assert model.decom_net.activated[0].compute_dtype == keras.DTypePolicy(policy).compute_dtype
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 9), (2, 8, 8)])
+def test_any_size_and_batch_trains(random, tiny, shape):
+    low, high = (random.random((*shape, 3), dtype="float32") for _ in range(2))
+    tiny.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    history = fit(tiny, low, high)
+    assert {"loss", "recon_low", "equal_r", "smooth_high", "relight", "smooth_adjusted"} <= set(history)
+    assert {name: output.shape[1:3] for name, output in tiny(low).items()} == dict.fromkeys(tiny(low), shape[1:])
+
+
+def test_enhance_net_leaves_decom_net_alone(random, tiny):
+    low, high = (random.random((2, 16, 16, 3), dtype="float32") for _ in range(2))
+    decom_net, enhance_net = compiled(tiny, jit_compile=False)
+    before = decom_net.get_weights()
+    fit(enhance_net, low, high)
+    assert all(map(np.array_equal, before, decom_net.get_weights()))
+    assert not any(isinstance(layer, DecomNet) for layer in enhance_net._flatten_layers())
+
+
+def test_enhance_net_without_decom_net_says_so():
+    with pytest.raises(ValueError, match="Received decom_net=None"):
+        EnhanceNet(4).compile("adam")
+
+
+def test_evaluate_gives_scores_of_the_rounded_result(random, tiny):
+    low, high = (random.random((3, 16, 16, 3), dtype="float32") for _ in range(2))
+    for network in (*compiled(tiny, jit_compile=False), tiny):
+        if network is tiny:
+            tiny.compile(jit_compile=False)
+        scores = network.evaluate(low, high, batch_size=2, return_dict=True, verbose=0)
+    rounded = np.round(np.asarray(tiny(low)["enhanced"]) * 255) / 255
+    per_image = -10 * np.log10(np.mean((rounded - high) ** 2, axis=(1, 2, 3)))
+    np.testing.assert_allclose(scores["psnr"], per_image.mean(), rtol=1e-5)
+    assert -1 <= scores["ssim"] <= 1
+
+
+def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, random, tiny):
+    image = random.random((1, 19, 23, 3), dtype="float32")
+    fit(compiled(tiny, jit_compile=False)[0], image, image)
+    for model in (tiny, tiny.decom_net):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert type(loaded) is type(model)
+        for before, after in zip(tf.nest.flatten(model(image)), tf.nest.flatten(loaded(image)), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_networks_and_losses_on_the_jax_backend(original, tmp_path):
+    """In a process of its own, since the backend is chosen at import; no TensorFlow is imported there."""
+    script = f"""
+import sys
+sys.modules["tensorflow"] = None
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import numpy as np
+from retinex_keras import losses
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from conftest import seeded_weight
+original = np.load({os.path.join(os.path.dirname(__file__), "retinexnet_tf1.npz")!r})
+model = RetinexNet()
+model.build((None, None, None, 3))
+for name, variable in zip(original["names"], model.weights, strict=True):
+    variable.assign(seeded_weight(str(name), variable.shape))
+for size in ("even", "odd"):
+    low, high = original[size + "_low"], original[size + "_high"]
+    parts = model(low)
+    np.testing.assert_allclose(parts["adjusted_illumination"], original[size + "/I_delta"], rtol=0, atol=1e-5)
+    terms, _ = model.compute_losses(low, high, training=True)
+    expected = original[size + "/loss/loss_Decom"] + original[size + "/loss/loss_Relight"]
+    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_seeded_weights_have_the_documented_scale():
+    """Guards the fixture's rule itself: a kernel's variance is 1 / fan-in."""
+    kernel = seeded_weight("DecomNet/activated_layer_0/kernel", (3, 3, 64, 64))
+    np.testing.assert_allclose(kernel.std(), (3 * 3 * 64) ** -0.5, rtol=0.02)

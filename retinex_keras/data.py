@@ -1,0 +1,259 @@
+"""Pairs of files -> patches for training, as a tf.data pipeline; and dark pictures made from well-lit ones.
+
+The transforms are plain NumPy functions of one image or pair, so that they also serve where TensorFlow is absent.
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from retinex_keras.images import read_image, to_uint8, whole_file
+
+
+def find_images(folder):
+    """The images of a folder by file stem: {stem: path}, sorted. Other files are left alone, hidden ones too.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no image, or two of the same stem.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
+    suffixes = Image.registered_extensions()
+    images = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        if path.stem in images:
+            raise ValueError(f"{images[path.stem]} and {path} have the same stem {path.stem!r}; keep one of them.")
+        images[path.stem] = path
+    if not images:
+        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
+    return images
+
+
+def find_pairs(low, high):
+    """The images of two folders, matched by file stem.
+
+    Returns:
+        A list of (low path, high path), sorted by stem.
+
+    Raises:
+        FileNotFoundError: if a folder is missing.
+        ValueError: if a folder holds no image, or an image has no partner.
+    """
+    low, high = find_images(low), find_images(high)
+    alone = [str(images[stem]) for images, others in ((low, high), (high, low)) for stem in images if stem not in others]
+    if alone:
+        raise ValueError(f"{_names(alone)}: no image of the same stem on the other side; add the partner or move these away.")
+    return [(low[stem], high[stem]) for stem in low]
+
+
+def _names(paths, most=5):
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(paths[:most]) + more
+
+
+def load_scene(paths, resize=None):
+    """Decodes the images of one scene, resized to a square if asked to: (N, H, W, 3), uint8.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
+    """
+    images = [to_uint8(read_image(path)) for path in paths]
+    if len({image.shape for image in images}) > 1:
+        sizes = " and ".join(f"{path} is {image.shape[1]}x{image.shape[0]}" for path, image in zip(paths, images))
+        raise ValueError(f"{sizes}: the two images of a pair must have one size.")
+    if resize:
+        images = [np.asarray(Image.fromarray(image).resize((resize, resize), Image.Resampling.BICUBIC)) for image in images]
+    return np.stack(images)
+
+
+def _load_all(groups, resize, cache):
+    if cache:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+    arrays, bad = [], []
+    for group in tqdm(groups, "decoding", unit="image", leave=False, disable=None):
+        try:
+            if not cache:
+                arrays.append(load_scene(group, resize))
+                continue
+            stamp = repr([(str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in group] + [resize])
+            stored = Path(cache) / f"{group[0].stem}-{zlib.crc32(stamp.encode()):08x}.npy"
+            if not stored.exists():
+                with whole_file(stored) as temporary:
+                    np.save(temporary, load_scene(group, resize))
+            arrays.append(np.load(stored, mmap_mode="r"))
+        except ValueError as error:
+            bad.append(str(error))
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(groups)} cannot be used: {_names(bad)}")
+    return arrays
+
+
+def load_pairs(folder, resize=None, cache=None):
+    """Decodes the pairs in `folder/low` and `folder/high`, once.
+
+    Args:
+        folder: its subfolders `low` and `high` hold images of the same stems, in any format that Pillow reads.
+        resize: a side in pixels: whole images are resized to this square, for training on whole images. By default none is.
+        cache: a folder for decoded images; they are then read from there when needed instead of held in memory.
+
+    Returns:
+        A list of uint8 arrays (2, H, W, 3), the dark image first.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
+    """
+    return _load_all(find_pairs(Path(folder) / "low", Path(folder) / "high"), resize, cache)
+
+
+def load_photos(folder, resize=None, cache=None):
+    """Decodes a folder of well-lit photos, whose dark partners are made while training; arguments as in `load_pairs`.
+
+    Returns:
+        A list of uint8 arrays (1, H, W, 3).
+    """
+    return _load_all([(path,) for path in find_images(folder).values()], resize, cache)
+
+
+def darken(
+    image,
+    rng,
+    exposure=(0.01, 0.2),
+    white_balance=(0.85, 1.18),
+    shot_noise=(1e-5, 1e-3),
+    read_noise=(1e-4, 2e-3),
+    gamma=(0.9, 1.3),
+):
+    """What a camera would have taken of the scene with too little light.
+
+    In linear light: exposure and white balance scale the image, then comes noise of variance
+    `shot_noise * signal + read_noise**2`, the model of Brooks et al. ("Unprocessing Images for Learned Raw Denoising",
+    CVPR 2019, section 3.1), in which a sensor's gain raises both noises together: one draw sets both here too. The ranges
+    of the noise are the lower half of theirs, since the LOL pictures are taken with long exposures; the other ranges are
+    ours. Back in sRGB a tone curve of power `gamma` follows, and rounding to 8 bits.
+
+    Args:
+        image: (H, W, 3), uint8, sRGB.
+        rng: a `numpy.random.Generator`, or a seed for one.
+        exposure: range of the factor on the linear image, drawn log-uniformly.
+        white_balance: range of the factors on red and blue, each drawn log-uniformly.
+        shot_noise: range of the variance of the noise at signal 1, drawn log-uniformly.
+        read_noise: range of the standard deviation of the noise at signal 0, drawn together with the shot noise.
+        gamma: range of the power, drawn uniformly; above 1 darkens.
+            A range of two equal numbers fixes a strength.
+
+    Returns:
+        (H, W, 3), uint8.
+    """
+    rng = np.random.default_rng(rng)
+
+    def between(limits, position):  # log-uniform for a uniform position; 0 stays 0
+        low, high = limits
+        return low * (high / low) ** position if low > 0 else high * position
+
+    srgb = image.astype("float32") / 255.0
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    light, red, blue, gain = rng.random(4)
+    balance = [between(white_balance, red), 1.0, between(white_balance, blue)]
+    linear = linear * (between(exposure, light) * np.asarray(balance, "float32"))
+    deviation = np.sqrt(between(shot_noise, gain) * linear + between(read_noise, gain) ** 2)
+    linear = linear + deviation * rng.standard_normal(linear.shape, dtype="float32")
+    linear = np.clip(linear, 0.0, 1.0)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return to_uint8(srgb ** rng.uniform(*gamma))
+
+
+def random_patch(images, size, rng):
+    """Cuts the same random square from each of the images and applies one of the 8 flips and rotations to all alike.
+
+    Args:
+        images: (N, H, W, C), H and W at least `size`.
+        size: side of the square in pixels.
+        rng: a `numpy.random.Generator`.
+
+    Returns:
+        (N, size, size, C).
+    """
+    height, width = images.shape[1:3]
+    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
+    patch = images[:, top : top + size, left : left + size]
+    flip, turns = divmod(rng.integers(8), 4)
+    return np.rot90(patch[:, ::-1] if flip else patch, turns, axes=(1, 2))
+
+
+def training_patch(images, size, rng, degradation=darken):
+    """A random patch of a pair, or of a photo and what `degradation(photo, rng)` makes of it: (2, size, size, 3), uint8."""
+    patch = random_patch(images, size, rng)
+    return np.concatenate([degradation(patch[0], rng)[None], patch]) if len(patch) == 1 else patch
+
+
+def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken):
+    """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
+
+    Every epoch sees `len(images) // batch_size` batches in an order of its own. What epoch n holds depends on `seed` and n
+    alone, so that a run which is resumed with `first_epoch=n` sees what it would have seen.
+
+    Args:
+        images: from `load_pairs`, `load_photos`, or the two lists joined.
+        size: side of the patches in pixels.
+        batch_size: patches a batch.
+        seed: an integer of at least 0.
+        first_epoch: the number of the epoch with which the pipeline begins.
+        degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`.
+
+    Returns:
+        A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1].
+
+    Raises:
+        ValueError: if an image is smaller than a patch, or there are fewer images than a batch takes.
+    """
+    import tensorflow as tf
+
+    smallest = min((min(array.shape[1:3]) for array in images), default=0)
+    if images and smallest < size:
+        raise ValueError(
+            f"The smallest image has a side of {smallest} pixels, too few for patches of {size}: use smaller patches."
+        )
+    if not 1 <= batch_size <= len(images):
+        raise ValueError(f"{len(images)} images give no batch of {batch_size}: use a batch_size from 1 to {len(images)}.")
+
+    def batches_of_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
+        return batches.map(lambda indices: (epoch, indices))
+
+    def cut(epoch, indices):
+        rngs = (np.random.default_rng([seed, epoch, index]) for index in indices)
+        return np.stack([training_patch(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)])
+
+    def batch(epoch, indices):
+        patches = tf.numpy_function(cut, [epoch, indices], tf.uint8)
+        patches = tf.ensure_shape(patches, (batch_size, 2, size, size, 3))
+        low, high = tf.unstack(tf.cast(patches, tf.float32) / 255.0, axis=1)
+        return low, high
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
+    return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
+
+
+def whole_pairs(pairs):
+    """A tf.data pipeline over whole pairs in order, for validation: batches of one, each at its own size.
+
+    Args:
+        pairs: from `load_pairs`.
+
+    Returns:
+        A `tf.data.Dataset` of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
+    """
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((2, None, None, 3), tf.uint8)
+    dataset = tf.data.Dataset.from_generator(lambda: iter(pairs), output_signature=signature)
+    dataset = dataset.map(lambda pair: tf.cast(pair[:, None], tf.float32) / 255.0)  # (2, 1, H, W, 3)
+    return dataset.map(lambda pair: (pair[0], pair[1])).apply(tf.data.experimental.assert_cardinality(len(pairs))).prefetch(1)

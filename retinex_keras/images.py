@@ -1,0 +1,91 @@
+"""Files to arrays and back."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+def read_image(path):
+    """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation.
+
+    Grey, palette and CMYK images become RGB; alpha is dropped.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        (H, W, 3) array, uint8, or uint16 for a grey file of 16 bits.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image, is truncated, or is larger than Pillow's limit against decompression bombs.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits; convert("RGB") would saturate them
+                return np.repeat(np.clip(np.asarray(image), 0, 65535).astype("uint16")[..., None], 3, axis=-1)
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{path} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
+        ) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(f"{path} is not a file; check the path.") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} could not be read ({error}); is it complete?") from None
+
+
+def to_float(image):
+    """A uint8 or uint16 array as float32 in [0, 1]."""
+    return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
+
+
+def to_uint8(image):
+    """A float array in [0, 1], or uint16, as uint8: clipped and rounded, not truncated."""
+    if image.dtype == np.uint8:
+        return image
+    image = to_float(image) if image.dtype == np.uint16 else image
+    return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype("uint8")
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the same suffixes, which decide formats
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_image_suffix(path):
+    """Raises ValueError if the suffix of `path` names no format that Pillow writes."""
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.SAVE}
+    if Path(path).suffix.lower() not in known:
+        raise ValueError(
+            f"The suffix decides the format, and Pillow writes no {Path(path).suffix!r}. Received {str(path)!r}: "
+            "end it in .png, .jpg, .webp, .bmp or .tif."
+        )
+
+
+def write_image(path, image):
+    """Writes an image in the format of the path's suffix, whole or not at all; JPEG and WebP with quality 95.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        image: (H, W, 3) or (H, W, 1), uint8 or float in [0, 1] (clipped and rounded to 8 bits).
+
+    Raises:
+        ValueError: if the suffix names no format that Pillow writes.
+    """
+    check_image_suffix(path)
+    pixels = to_uint8(image)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    with whole_file(path) as temporary:
+        picture.save(temporary, quality=95)

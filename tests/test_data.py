@@ -1,0 +1,199 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinex_keras import data
+
+
+def batches(images, count, **options):
+    pipeline = data.training_patches(images, **{"size": 8, "batch_size": 2, **options})
+    return [tuple(side.numpy() for side in batch) for batch in itertools.islice(pipeline, count)]
+
+
+def same(some, others):
+    return all(np.array_equal(a, b) for x, y in zip(some, others, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.fixture
+def numbered():
+    """Six pairs of images; each pixel tells its image, row and column, and the high one is the low one plus 100."""
+    y, x = np.mgrid[:12, :10].astype("uint8")
+    lows = [np.stack([np.full_like(x, i), y, x], axis=-1) for i in range(6)]
+    return [np.stack([low, low + 100]) for low in lows]
+
+
+def test_pairs_are_matched_by_stem_across_formats(tmp_path):
+    for side, suffix in (("low", ".png"), ("high", ".jpg")):
+        (tmp_path / side).mkdir()
+        for i, stem in enumerate(("10", "9", "a.b.1", "a.b.2")):
+            Image.new("RGB", (8 + i, 8)).save(tmp_path / side / f"{stem}{suffix}")
+        (tmp_path / side / "Thumbs.db").write_bytes(b"junk")
+        (tmp_path / side / ".hidden.png").write_bytes(b"junk")
+    pairs = data.find_pairs(tmp_path / "low", tmp_path / "high")
+    assert [(low.name, high.name) for low, high in pairs] == [
+        (f"{stem}.png", f"{stem}.jpg") for stem in ("10", "9", "a.b.1", "a.b.2")
+    ]
+    assert [pair.shape[2] for pair in data.load_pairs(tmp_path)] == [8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("side", ["low", "high"])
+def test_missing_partner_names_the_file(make_pairs, side):
+    folder = make_pairs("pairs")
+    (folder / side / "scene.3.png").unlink()
+    with pytest.raises(ValueError, match=r"scene\.3\.png: no image of the same stem"):
+        data.load_pairs(folder)
+
+
+def test_different_sizes_name_the_files(make_pairs):
+    folder = make_pairs("pairs")
+    Image.new("RGB", (5, 6)).save(folder / "low" / "scene.1.png")
+    with pytest.raises(ValueError, match=r"low/scene\.1\.png is 5x6 and .*high/scene\.1\.png is 25x21"):
+        data.load_pairs(folder)
+
+
+def test_all_unreadable_files_are_named(make_pairs):
+    folder = make_pairs("pairs")
+    for i in (0, 4):
+        (folder / "high" / f"scene.{i}.png").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"2 of 5 cannot be used: .*scene\.0\.png.*scene\.4\.png"):
+        data.load_pairs(folder)
+
+
+def test_two_files_of_one_stem(make_pairs):
+    folder = make_pairs("pairs")
+    Image.new("RGB", (5, 6)).save(folder / "low" / "scene.1.jpg")
+    with pytest.raises(ValueError, match="the same stem"):
+        data.load_pairs(folder)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder .*low"):
+        data.load_pairs(tmp_path)
+    (tmp_path / "low").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        data.load_pairs(tmp_path)
+
+
+def test_16_bit_files_are_rounded_to_8(tmp_path):
+    Image.fromarray(np.array([[1000, 65535]], "uint16")).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(data.load_photos(tmp_path)[0][0, 0, :, 0], [4, 255])
+
+
+def test_whole_images_are_resized(make_pairs):
+    pairs = data.load_pairs(make_pairs("pairs"), resize=16)
+    assert {pair.shape for pair in pairs} == {(2, 16, 16, 3)}
+    low, high = batches(pairs, 1, size=16)[0]
+    assert low.shape == high.shape == (2, 16, 16, 3)
+
+
+def test_cache_on_disk_gives_the_same_and_follows_changes(make_pairs, tmp_path):
+    folder = make_pairs("pairs")
+    in_memory = data.load_pairs(folder)
+    for _ in range(2):
+        cached = data.load_pairs(folder, cache=tmp_path / "cache")
+        assert all(map(np.array_equal, in_memory, cached))
+        assert all(isinstance(pair, np.memmap) for pair in cached)
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+    assert same(batches(in_memory, 4), batches(cached, 4))
+    for side in ("low", "high"):
+        Image.new("RGB", (30, 30), "red").save(folder / side / "scene.0.png")
+    assert data.load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
+
+
+def test_both_sides_get_the_same_patch_and_transform(numbered):
+    for low, high in batches(numbered, 9):
+        np.testing.assert_allclose(high - low, 100 / 255, atol=1e-6)
+        assert low.shape == (2, 8, 8, 3)
+
+
+def test_all_8_transforms_and_all_positions_occur(numbered):
+    corners = set()
+    for seed in range(2000):
+        patch = data.random_patch(numbered[0][:1], 8, np.random.default_rng(seed))[0]
+        corners.add((*patch[0, 0, 1:], *patch[0, -1, 1:]))
+    assert len(corners) == 8 * 5 * 3  # transforms, rows, columns of the patch in a 12x10 image
+
+
+def test_flips_and_rotations_keep_the_pixels(numbered):
+    patch = data.random_patch(numbered[0][:, :8, :8], 8, np.random.default_rng(1))
+    assert sorted(patch[0].reshape(-1, 3).tolist()) == sorted(numbered[0][0, :8, :8].reshape(-1, 3).tolist())
+
+
+def test_every_epoch_is_a_new_order_of_the_whole_set(numbered):
+    epochs = np.split(np.concatenate([low[:, 0, 0, 0] for low, _ in batches(numbered, 30)]), 10)
+    images = [tuple(np.round(epoch * 255).astype(int)) for epoch in epochs]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4, 5] for epoch in images)
+    assert len(set(images)) > 5
+
+
+def test_the_seed_decides_everything(numbered):
+    first = batches(numbered, 7, seed=3)
+    assert same(first, batches(numbered, 7, seed=3))
+    assert not same(first, batches(numbered, 7, seed=4))
+
+
+def test_a_pipeline_can_begin_at_any_epoch(numbered):
+    """With 5 of 6 images an epoch leaves one out, and a batch never spans two epochs."""
+    all_epochs = batches(numbered, 8, batch_size=5)
+    assert same(all_epochs[3:], batches(numbered, 5, batch_size=5, first_epoch=3))
+
+
+@pytest.mark.parametrize(("options", "message"), [({"size": 11}, "side of 10 pixels"), ({"batch_size": 7}, "from 1 to 6")])
+def test_too_large_patches_and_batches(numbered, options, message):
+    with pytest.raises(ValueError, match=message):
+        batches(numbered, 1, **options)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="0 images give no batch"):
+        data.training_patches([])
+
+
+def test_photos_get_dark_partners_and_mix_with_pairs(numbered):
+    photos = [pair[1:] for pair in numbered[:3]]
+    for low, high in batches(photos, 4):
+        assert low.mean() < 0.6 * high.mean()
+    mixed = batches(numbered[3:] + photos, 6)
+    darkened = [not np.allclose(high - low, 100 / 255) for batch in mixed for low, high in zip(*batch)]
+    assert 0 < sum(darkened) < len(darkened)
+    assert same(mixed, batches(numbered[3:] + photos, 6))
+
+
+def test_whole_pairs_come_one_by_one_at_their_size(make_pairs):
+    pairs = data.load_pairs(make_pairs("pairs"))
+    pipeline = data.whole_pairs(pairs)
+    assert pipeline.cardinality() == 5
+    for (low, high), pair in zip(pipeline, pairs, strict=True):
+        np.testing.assert_array_equal(low[0], pair[0] / np.float32(255))
+        np.testing.assert_array_equal(high[0], pair[1] / np.float32(255))
+
+
+GREY = np.full((64, 64, 3), 188, "uint8")  # 0.503 in linear light
+CLEAN = {"white_balance": (1, 1), "shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
+
+
+def test_darkening_is_a_factor_in_linear_light():
+    dark = data.darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1)})
+    assert set(dark.ravel()) == {63}  # sRGB of 0.0503 is 0.2486 (IEC 61966-2-1)
+    np.testing.assert_array_equal(data.darken(GREY, 0, **CLEAN | {"exposure": (1, 1)}), GREY)
+
+
+def test_darkening_noise_has_the_stated_variance():
+    options = CLEAN | {"exposure": (0.2, 0.2), "shot_noise": (1e-3, 1e-3), "read_noise": (2e-3, 2e-3)}
+    dark = data.darken(np.full((400, 400, 3), 188, "uint8"), 0, **options).astype("float64") / 255
+    linear = ((dark + 0.055) / 1.055) ** 2.4
+    np.testing.assert_allclose(linear.mean(), 0.2 * 0.503, rtol=0.01)
+    np.testing.assert_allclose(linear.var(), 1e-3 * 0.2 * 0.503 + 2e-3**2, rtol=0.05)
+
+
+def test_darkening_white_balance_leaves_green():
+    dark = data.darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1), "white_balance": (2, 2)})
+    assert dark[0, 0, 1] == 63
+    assert dark[0, 0, 0] == dark[0, 0, 2] > 63
+
+
+def test_darkening_is_seeded():
+    np.testing.assert_array_equal(data.darken(GREY, 5), data.darken(GREY, 5))
+    assert not np.array_equal(data.darken(GREY, 5), data.darken(GREY, 6))

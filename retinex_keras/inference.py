@@ -1,0 +1,121 @@
+"""Trained weights, and the enhancement of one image of any size."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from retinex_keras.images import read_image, to_float, to_uint8
+from retinex_keras.models import RetinexNet
+
+# How far a pixel of the input can reach, rounded up to the grid of the three halvings: 10 pixels in Decom-Net (9x9 and six
+# 3x3), 15 and the grid in Enhance-Net. Tiles with this halo give what the whole image gives, bit for bit.
+HALO = 32
+GRID = 8
+
+
+def load_pretrained(weights="paper"):
+    """Loads a trained network.
+
+    Args:
+        weights: the name of shipped weights ("paper": the original recipe), or the path of a `.keras` file.
+
+    Returns:
+        A `RetinexNet`.
+
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        ValueError: if the file holds something else.
+    """
+    here = Path(__file__).parent
+    shipped = {path.stem: path for path in (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))}
+    path = shipped.get(str(weights), Path(weights))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There are no weights {str(weights)!r}. Shipped are: {', '.join(sorted(shipped))}; or pass the path of a .keras file."
+        )
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} could not be loaded as a Keras model ({str(error).splitlines()[0]}).") from error
+    if not isinstance(model, RetinexNet):
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}. Expected a RetinexNet: pass a file that `retinex train` made."
+        )
+    return model
+
+
+@functools.lru_cache(maxsize=2)
+def _graph(model):
+    """The model as one graph for all sizes: a folder of mixed sizes compiles once."""
+    signature = tf.TensorSpec((1, None, None, 3), tf.float32)
+    return tf.function(functools.partial(model, training=False), input_signature=[signature])
+
+
+def decompose(image, model=None, tile=512):
+    """Enhances an image and also returns what it was split into.
+
+    The image is extended to a multiple of 8 pixels by repeating its border, since the original's enlargement of coarse
+    levels is exact there; it is computed in tiles, which changes nothing but the memory that it takes.
+
+    Args:
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
+        model: a `RetinexNet`; by default the shipped weights.
+        tile: side of the tiles in pixels, a multiple of 8.
+
+    Returns:
+        A dict of float32 arrays: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and `illumination` (H, W, 1) in
+        (0, 1), `adjusted_illumination` (H, W, 1), not bounded.
+
+    Raises:
+        ValueError: if the array is not an image as above.
+    """
+    image = _checked(image if isinstance(image, np.ndarray) else read_image(image))
+    if tile < GRID or tile % GRID:
+        raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
+    graph = _graph(model or load_pretrained())
+    height, width = image.shape[:2]
+    image = np.pad(image, [(0, -height % GRID), (0, -width % GRID), (0, 0)], mode="edge")
+    result = {}
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            above, before = min(top, HALO), min(left, HALO)
+            part = image[top - above : top + tile + HALO, left - before : left + tile + HALO]
+            for name, values in graph(part[None]).items():
+                values = values[0, above:, before:].numpy()[:tile, :tile]
+                whole = result.setdefault(name, np.empty((*image.shape[:2], values.shape[-1]), "float32"))
+                whole[top : top + tile, left : left + tile] = values
+    return {name: values[:height, :width] for name, values in result.items()}
+
+
+def enhance(image, model=None):
+    """Brightens a photo taken in the dark.
+
+    Args:
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
+        model: a `RetinexNet`; by default the shipped weights.
+
+    Returns:
+        (H, W, 3): float32 in [0, 1] for an array of floats, uint8 otherwise.
+
+    Raises:
+        ValueError: if the array is not an image as above.
+    """
+    enhanced = decompose(image, model)["enhanced"]
+    return enhanced if isinstance(image, np.ndarray) and image.dtype.kind == "f" else to_uint8(enhanced)
+
+
+def _checked(image):
+    """The image as float32 in [0, 1], or a ValueError that says what is wrong with it."""
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise ValueError(f"Expected an RGB image, (H, W, 3). Received an array of shape {image.shape}: convert it to RGB.")
+    if image.dtype in (np.uint8, np.uint16):
+        return to_float(image)
+    if image.dtype.kind != "f":
+        raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {image.dtype}: convert the array.")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0.0 and high <= 1.0):  # NaN fails too
+        raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
+    return image.astype("float32")

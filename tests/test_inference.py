@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinex_keras.images import read_image
+from retinex_keras.inference import decompose, enhance, load_pretrained
+from retinex_keras.models import EnhanceNet
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 200), (131, 77), (64, 8)])
+def test_tiled_is_whole_to_the_bit(seeded, random, height, width):
+    image = random.random((height, width, 3), dtype="float32")
+    whole = decompose(image, seeded, tile=256)
+    for tile in (32, 72):
+        for name, values in decompose(image, seeded, tile=tile).items():
+            np.testing.assert_array_equal(values, whole[name], err_msg=name)
+
+
+def test_sizes_on_the_grid_are_the_bare_network(tiny, random):
+    image = random.random((24, 16, 3), dtype="float32")
+    bare = tiny(image[None])
+    for name, values in decompose(image, tiny).items():
+        np.testing.assert_allclose(values, bare[name][0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 3), (17, 33)])
+def test_small_and_odd_sizes(tiny, random, shape):
+    result = decompose(random.random((*shape, 3), dtype="float32"), tiny)
+    assert {name: values.shape[:2] for name, values in result.items()} == dict.fromkeys(result, shape)
+
+
+def test_enhance_takes_paths_and_arrays_of_each_type(tmp_path, tiny, random):
+    pixels = random.integers(0, 60, (12, 10, 3), dtype="uint8")
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    from_file = enhance(tmp_path / "a.png", tiny)
+    assert from_file.dtype == np.uint8
+    np.testing.assert_array_equal(enhance(pixels, tiny), from_file)
+    np.testing.assert_array_equal(enhance(pixels.astype("uint16") * 257, tiny), from_file)
+    as_float = enhance(pixels / 255.0, tiny)
+    assert as_float.dtype == np.float32
+    np.testing.assert_array_equal(np.round(as_float * 255).astype("uint8"), from_file)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4)), r"shape \(4, 4\)"),
+        (np.zeros((4, 4, 4)), r"shape \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
+        (np.zeros((1, 4, 4, 3)), r"shape \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 3), "int64"), "Received int64"),
+        (np.zeros((4, 4, 3), bool), "Received bool"),
+        (np.full((4, 4, 3), np.nan), "values from nan to nan"),
+        (np.full((4, 4, 3), 255.0), "values from 255 to 255"),
+        (np.full((4, 4, 3), -0.1), "values from -0.1"),
+    ],
+)
+def test_arrays_that_are_no_images(tiny, image, message):
+    with pytest.raises(ValueError, match=message):
+        enhance(image, tiny)
+
+
+@pytest.mark.parametrize("tile", [0, -8, 12])
+def test_tiles_off_the_grid(tiny, tile):
+    with pytest.raises(ValueError, match="multiple of 8"):
+        decompose(np.zeros((8, 8, 3), "uint8"), tiny, tile=tile)
+
+
+def test_shipped_weights_brighten_a_dark_photo():
+    """The demo's photo and what it was darkened from, both in notebooks/photos."""
+    photos = Path(__file__).parents[1] / "notebooks" / "photos"
+    dark, bright = (read_image(photos / f"coffee{name}.png") / 255 for name in ("_dark", ""))
+    result = enhance(photos / "coffee_dark.png", load_pretrained("paper")) / 255
+    assert np.mean((result - bright) ** 2) < 0.25 * np.mean((dark - bright) ** 2)
+
+
+def test_unknown_weights_name_the_shipped_ones():
+    with pytest.raises(FileNotFoundError, match="no weights 'nothing'. Shipped are: .*paper"):
+        load_pretrained("nothing")
+
+
+def test_files_that_are_no_retinexnet(tmp_path):
+    (tmp_path / "a.keras").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="could not be loaded"):
+        load_pretrained(tmp_path / "a.keras")
+    net = EnhanceNet(4)
+    net.build((None, None, None, 3))
+    net.save(tmp_path / "b.keras")
+    with pytest.raises(ValueError, match="holds a EnhanceNet"):
+        load_pretrained(tmp_path / "b.keras")

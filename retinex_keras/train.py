@@ -1,0 +1,241 @@
+"""The two phases of training: Decom-Net, then Enhance-Net on what it makes; a killed run goes on where it was."""
+
+import csv
+import importlib.util
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from retinex_keras.data import load_pairs, load_photos, training_patches, whole_pairs
+from retinex_keras.images import whole_file
+from retinex_keras.inference import load_pretrained
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.plots import sheet
+
+
+def train_retinexnet(
+    data,
+    out,
+    validation=None,
+    photos=None,
+    weights=None,
+    epochs=100,
+    batch_size=16,
+    patch_size=48,
+    whole=False,
+    learning_rate=1e-3,
+    decay_epoch=None,
+    seed=0,
+    every=20,
+    filters=64,
+    cache=None,
+    verbose="auto",
+):
+    """Trains both networks by the original recipe, or goes on with a run that was stopped.
+
+    Args:
+        data: folder of the pairs, with subfolders `low` and `high`; None for photos alone.
+        out: folder of the run. It receives `retinexnet.keras`, the state of each phase after its last whole epoch,
+            `decom.csv` and `enhance.csv` (a row an epoch), `samples/`, and `logs/` if TensorBoard is installed.
+        validation: folder of pairs that are scored, and shown in the samples, every `every` epochs.
+        photos: folder of well-lit photos whose dark partners are made while training; they join the pairs.
+        weights: shipped weights or a `.keras` file to begin with; by default new networks.
+        epochs: of each phase.
+        batch_size: patches a step.
+        patch_size: side of the patches in pixels.
+        whole: if True, whole images resized to squares of `patch_size` instead of patches.
+        learning_rate: of Adam.
+        decay_epoch: the epoch from which on the learning rate is a tenth; by default after a fifth of the epochs (the
+            original's 20 of 100).
+        seed: of the initial weights, the order and the patches.
+        every: epochs between two validations and samples.
+        filters: channels of the networks' inner layers.
+        cache: a folder for decoded images, for sets larger than the memory.
+        verbose: Keras's.
+
+    Returns:
+        The path of `retinexnet.keras`.
+
+    Raises:
+        FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
+        FloatingPointError: if the loss or a weight is not finite; the last good state stays.
+    """
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "patch_size": patch_size,
+        "whole": whole,
+        "learning_rate": learning_rate,
+        "decay_epoch": max(1, epochs // 5) if decay_epoch is None else decay_epoch,
+        "seed": seed,
+        "filters": filters,
+        "weights": weights and str(weights),
+    }
+    if data is None and photos is None:
+        raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
+    if min(epochs, every, filters, patch_size) < 1 or seed < 0 or not learning_rate > 0:
+        raise ValueError(
+            "epochs, every, filters and patch_size are at least 1, seed at least 0, and learning_rate above 0. "
+            f"Received {epochs}, {every}, {filters}, {patch_size}, {seed} and {learning_rate}."
+        )
+    resize = patch_size if whole else None
+    images = load_pairs(data, resize, cache) if data else []
+    images = images + (load_photos(photos, resize, cache) if photos else [])
+    held_back = load_pairs(validation, cache=cache) if validation else []
+    training_patches(images, patch_size, batch_size, seed)  # says now what is wrong with the images
+    out = _prepare(out, settings | {"images": len(images)})
+    final = out / "retinexnet.keras"
+    if final.exists():
+        print(f"This run is finished: {final}")
+        return final
+
+    def fit(network, name, pictures):
+        """Trains one network to the end, from its last state if there is one."""
+        network.build((None, None, None, 3))
+        network.optimizer.build(network.trainable_variables)
+        keeper = _Keeper(out, name, network)
+        callbacks = [keras.callbacks.LearningRateScheduler(_schedule(settings)), keeper]
+        callbacks.append(_Samples(out / "samples", name, every, pictures))
+        if importlib.util.find_spec("tensorboard"):
+            callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
+        if keeper.epoch < epochs:
+            print(f"{type(network).__name__}: epochs {keeper.epoch + 1} to {epochs}", flush=True)
+            patches = training_patches(images, patch_size, batch_size, seed, first_epoch=keeper.epoch)
+            network.fit(
+                patches,
+                epochs=epochs,
+                initial_epoch=keeper.epoch,
+                steps_per_epoch=len(images) // batch_size,
+                validation_data=whole_pairs(held_back) if held_back else None,
+                validation_freq=every,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=verbose,
+            )
+
+    start = load_pretrained(weights) if weights else None
+    examples = [pair for pair in held_back or images if len(pair) == 2][:4]
+
+    def decompositions():
+        for low, high in examples:
+            parts = [np.asarray(part[0]) for image in (low, high) for part in decom_net(image[None] / np.float32(255))]
+            yield dict(zip(("low", "R low", "I low", "high", "R high", "I high"), (low, *parts[:2], high, *parts[2:])))
+
+    def enhancements():
+        for low, high in examples:
+            parts = RetinexNet(decom_net, enhance_net)(low[None] / np.float32(255))
+            yield {"low": low, **{name: np.asarray(part[0]) for name, part in parts.items()}, "high": high}
+
+    keras.utils.set_random_seed(seed)
+    decom_net = start.decom_net if start else DecomNet(filters)
+    decom_net.compile(_adam(learning_rate))
+    fit(decom_net, "decom", decompositions)
+    keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
+    enhance_net = start.enhance_net if start else EnhanceNet(filters)
+    enhance_net.compile(_adam(learning_rate), decom_net=decom_net)
+    fit(enhance_net, "enhance", enhancements)
+
+    joined = RetinexNet(decom_net, enhance_net)
+    joined.build((None, None, None, 3))
+    clean = RetinexNet.from_config(joined.get_config())  # without the optimizers
+    clean.build((None, None, None, 3))
+    clean.set_weights(joined.get_weights())
+    with whole_file(final) as temporary:
+        clean.save(temporary)
+    print(f"Finished: {final}")
+    return final
+
+
+def _adam(learning_rate):
+    """Adam as in the original: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7."""
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+
+
+def _schedule(settings):
+    """The learning rate of an epoch: a tenth from `decay_epoch` on."""
+    return lambda epoch, _: settings["learning_rate"] * (1.0 if epoch < settings["decay_epoch"] else 0.1)
+
+
+def _prepare(out, settings):
+    """Makes the folder of a run, or checks that the run in it has the same settings."""
+    out = Path(out)
+    note = out / "run.json"
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+    try:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        if not note.exists():
+            with whole_file(note) as temporary:
+                temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
+    before = json.loads(note.read_text())["settings"]
+    changed = [f"{key} was {before.get(key)} and is {value}" for key, value in settings.items() if before.get(key) != value]
+    if changed:
+        raise ValueError(f"{out} holds a run with other settings ({', '.join(changed)}); use these or another folder.")
+    return out
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Writes the state of the training and the log after every epoch, each whole or not at all; restores the last state.
+
+    Args:
+        out: folder of the run.
+        name: of the phase.
+        network: built and compiled, its optimizer built.
+    """
+
+    def __init__(self, out, name, network):
+        super().__init__()
+        self.out, self.name = out, name
+        self.epoch, self.rows, self.seconds = 0, [], 0.0  # finished epochs, their log
+        states = sorted(out.glob(f"{name}-*.weights.h5"))
+        if states:
+            network.load_weights(states[-1])  # with the optimizer's state
+            self.epoch = int(states[-1].name.split(".")[0].split("-")[1])
+            with open(out / f"{name}.csv", newline="") as file:
+                self.rows = list(csv.DictReader(file))[: self.epoch]  # one more if it was killed between the two files
+            self.seconds = float(self.rows[-1]["seconds"])
+
+    def on_train_begin(self, logs=None):
+        self.started = time.monotonic() - self.seconds
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check(math.isfinite(logs["loss"]), "loss")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(all(np.isfinite(weight).all() for weight in self.model.get_weights()), "weights")
+        self.rows.append({"epoch": epoch, "seconds": round(time.monotonic() - self.started, 1), **logs})
+        with whole_file(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with whole_file(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5") as temporary:
+            self.model.save_weights(temporary)
+        for state in sorted(self.out.glob(f"{self.name}-*.weights.h5"))[:-1]:
+            state.unlink()
+        self.epoch = epoch + 1
+
+    def _check(self, finite, what):
+        if not finite:
+            raise FloatingPointError(
+                f"The {what} of {type(self.model).__name__} stopped being finite in epoch {self.epoch + 1}; {self.out} keeps "
+                f"the state after {self.epoch} epochs. Begin a run with a lower learning rate."
+            )
+
+
+class _Samples(keras.callbacks.Callback):
+    """Writes a sheet of sample pictures every few epochs, `pictures()` giving a dict of images for each row."""
+
+    def __init__(self, folder, name, every, pictures):
+        super().__init__()
+        self.folder, self.name, self.every, self.pictures = folder, name, every, pictures
+
+    def on_epoch_end(self, epoch, logs=None):
+        rows = list(self.pictures()) if (epoch + 1) % self.every == 0 else []
+        if rows:
+            sheet([list(row.values()) for row in rows], list(rows[0]), self.folder / f"{self.name}-{epoch + 1:05d}.png")

@@ -1,0 +1,110 @@
+"""Reads the original's TensorFlow 1 checkpoints (https://github.com/weichen582/RetinexNet).
+
+Their names: Enhance-Net is `RelightNet` there, with layers `conv2d` to `conv2d_8`; its output is called `I_delta`.
+"""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+
+
+def _decom_variables(net):
+    """The network's variables by the names they have in the original."""
+    names = ["shallow_feature_extraction", *(f"activated_layer_{i}" for i in range(net.depth)), "recon_layer"]
+    return _by_name("DecomNet", names, [net.shallow, *net.activated, net.recon])
+
+
+def _enhance_variables(net):
+    names = ["conv2d", *(f"conv2d_{i}" for i in range(1, 9))]
+    return _by_name("RelightNet", names, [net.conv0, *net.down, *net.up, net.fusion, net.output_conv])
+
+
+def _by_name(scope, names, layers):
+    return {
+        f"{scope}/{name}/{kind}": variable
+        for name, layer in zip(names, layers)
+        for kind, variable in (("kernel", layer.kernel), ("bias", layer.bias))
+    }
+
+
+def convert_checkpoint(decom=None, enhance=None):
+    """Builds the networks from checkpoints of the original.
+
+    Args:
+        decom: folder (or path prefix) of Decom-Net's checkpoint.
+        enhance: folder (or path prefix) of Enhance-Net's, the original's "Relight".
+
+    Returns:
+        The model and a list of sentences on what was read and what was left over. The model is a `RetinexNet`, or the one
+        network whose checkpoint was given.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it cannot be read, lacks a variable, or holds one of another shape.
+    """
+    if decom is None and enhance is None:
+        raise ValueError("There is nothing to convert; pass the folder of Decom-Net's checkpoint, of Enhance-Net's, or both.")
+    networks, notes = {}, []
+    for key, folder, network, variables in (
+        ("decom_net", decom, DecomNet(), _decom_variables),
+        ("enhance_net", enhance, EnhanceNet(), _enhance_variables),
+    ):
+        if folder is not None:
+            network.build((None, None, None, 3))
+            notes += _read(folder, type(network).__name__, variables(network))
+            networks[key] = network
+    if len(networks) == 1:
+        return *networks.values(), notes
+    model = RetinexNet(**networks)
+    model.build((None, None, None, 3))
+    return model, notes
+
+
+def _read(folder, network, variables):
+    """Assigns the checkpoint's values to the variables, {original name: variable}; returns sentences on it."""
+    prefix = _prefix(folder)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = reader.get_variable_to_shape_map()
+        missing = [name for name in variables if name not in shapes]
+        if missing:
+            scopes = sorted({name.split("/")[0] for name in shapes if "/" in name})
+            raise ValueError(
+                f"{prefix} lacks {len(missing)} of the {len(variables)} variables of {network} ({missing[0]}, ...); it holds "
+                f"{', '.join(scopes) or 'none of a network'}. Pass the folder of the right network."
+            )
+        for name, variable in variables.items():
+            if tuple(shapes[name]) != tuple(variable.shape):
+                raise ValueError(
+                    f"{prefix} holds {name} of shape {tuple(shapes[name])}. Expected {tuple(variable.shape)}: is it the "
+                    "original's network?"
+                )
+            variable.assign(reader.get_tensor(name))
+    except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{prefix} could not be read ({reason}); is the copy complete (.index and .data files)?") from None
+    left = set(shapes) - set(variables)
+    slots = {name for name in left if name.rpartition("/")[0] in variables}
+    others = sorted(left - slots)
+    notes = [f"{network}: read {len(variables)} variables from {prefix}; none is missing."]
+    if slots:
+        notes.append(f"{network}: left over are {len(slots)} slots of the optimizer.")
+    if others:
+        more = ", ..." if len(others) > 5 else ""
+        notes.append(f"{network}: left over are {len(others)} variables of other networks: {', '.join(others[:5])}{more}.")
+    return notes
+
+
+def _prefix(folder):
+    """The path of a checkpoint without `.index`: the folder's latest, or the path itself if it is one."""
+    folder = Path(folder)
+    if folder.with_name(folder.name + ".index").is_file():
+        return str(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; pass the one that holds the checkpoint's .index file.")
+    found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no TensorFlow checkpoint; pass the folder that holds its .index file.")
+    return tf.train.latest_checkpoint(folder) or str(found[-1])[: -len(".index")]

@@ -1,0 +1,139 @@
+"""The command line, `retinex`. Each command imports what it needs, so that `retinex --help` answers at once."""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+WEIGHTS = {"default": "paper", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
+
+
+def main(arguments=None):
+    """Runs a command; returns the exit code: 0, 2 after an error (one line on standard error), 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    command = options.__dict__.pop("command")
+    try:
+        _import_tensorflow()
+        command(**vars(options))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"retinex: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("retinex: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _import_tensorflow():
+    """Imports TensorFlow without what its libraries print as they load, which no setting of theirs silences."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def train(**options):
+    from retinex_keras.train import train_retinexnet
+
+    train_retinexnet(**options)
+
+
+def enhance(image, out, weights):
+    from retinex_keras.images import check_image_suffix, write_image
+    from retinex_keras.inference import enhance, load_pretrained
+
+    check_image_suffix(out)
+    if out.exists() and image.exists() and out.samefile(image):
+        raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
+    write_image(out, enhance(image, load_pretrained(weights)))
+    print(f"enhanced: {out}")
+
+
+def decompose(image, out, weights):
+    from retinex_keras.images import write_image
+    from retinex_keras.inference import decompose, load_pretrained
+
+    pictures = decompose(image, load_pretrained(weights))
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        path = out / f"{image.stem}_{name}.png"
+        write_image(path, picture)
+        print(f"{name.replace('_', ' ')}: {path}")
+
+
+def evaluate(low, high, weights):
+    from retinex_keras.evaluate import score_pairs, table
+    from retinex_keras.inference import load_pretrained
+
+    print(table(score_pairs(low, high, load_pretrained(weights))))
+
+
+def convert(decom, enhance, out):
+    from retinex_keras.convert import convert_checkpoint
+    from retinex_keras.images import whole_file
+
+    if out.suffix != ".keras":
+        raise ValueError(f"Keras models end in .keras. Received {str(out)!r}: name the output {out.stem}.keras.")
+    model, notes = convert_checkpoint(decom, enhance)
+    with whole_file(out) as temporary:
+        model.save(temporary)
+    print(*notes, f"Wrote a {type(model).__name__}: {out}", sep="\n")
+
+
+def _parser():
+    parser = argparse.ArgumentParser("retinex", description="Photos taken in the dark, brightened.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, text):
+        added = commands.add_parser(function.__name__, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    add = command(train, "Train both networks by the original recipe, or go on with a stopped run.").add_argument
+    add("data", nargs="?", type=Path, help="folder of pairs, with subfolders low and high")
+    add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
+    add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
+    add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
+    add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
+    add("--epochs", type=int, default=100, help="of each phase (default: %(default)s)")
+    add("--batch-size", type=int, default=16, help="patches a step (default: %(default)s)")
+    add("--patch-size", type=int, default=48, help="side in pixels (default: %(default)s)")
+    add("--whole", action="store_true", help="whole images, resized to the patch size, instead of patches")
+    add("--learning-rate", type=float, default=1e-3, help="of Adam (default: %(default)s)")
+    add("--decay-epoch", type=int, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
+    add("--seed", type=int, default=0, help="of weights, order and patches (default: %(default)s)")
+    add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
+    add("--filters", type=int, default=64, help="channels of the inner layers (default: %(default)s)")
+    add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
+
+    add = command(enhance, "Brighten a photo.").add_argument
+    add("image", type=Path)
+    add("out", type=Path, help="the picture to write; its suffix decides the format")
+    add("--weights", **WEIGHTS)
+
+    add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
+    add("image", type=Path)
+    add("out", type=Path, help="folder for the pictures")
+    add("--weights", **WEIGHTS)
+
+    add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
+    add("low", type=Path, help="folder of dark images")
+    add("high", type=Path, help="folder of their references, of the same stems")
+    add("--weights", **WEIGHTS)
+
+    add = command(convert, "Convert the original's TensorFlow 1 checkpoints.").add_argument
+    add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
+    add("--enhance", type=Path, metavar="DIR", help="folder of Enhance-Net's checkpoint, the original's Relight")
+    add("out", type=Path, metavar="OUT.keras")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

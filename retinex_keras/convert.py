@@ -57,9 +57,7 @@ def convert_checkpoint(decom=None, enhance=None):
             networks[key] = network
     if len(networks) == 1:
         return *networks.values(), notes
-    model = RetinexNet(**networks)
-    model.build((None, None, None, 3))
-    return model, notes
+    return RetinexNet(**networks), notes
 
 
 def _read(folder, network, variables):
@@ -107,4 +105,7 @@ def _prefix(folder):
     found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{folder} holds no TensorFlow checkpoint; pass the folder that holds its .index file.")
-    return tf.train.latest_checkpoint(folder) or str(found[-1])[: -len(".index")]
+    state = tf.train.get_checkpoint_state(folder)
+    # The path that the state names may be another machine's; its last part names the latest files here.
+    latest = folder / (Path(state.model_checkpoint_path).name + ".index") if state else found[-1]
+    return str(latest if latest in found else found[-1])[: -len(".index")]

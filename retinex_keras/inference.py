@@ -34,7 +34,7 @@ def load_pretrained(weights="paper"):
     path = shipped.get(str(weights), Path(weights))
     if not path.is_file():
         raise FileNotFoundError(
-            f"There are no weights {str(weights)!r}. Shipped are: {', '.join(sorted(shipped))}; or pass the path of a .keras file."
+            f"There are no weights {str(weights)!r}. Shipped are: {', '.join(sorted(shipped))}; or pass the path of a file."
         )
     try:
         model = keras.saving.load_model(path)

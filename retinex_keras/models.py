@@ -231,6 +231,8 @@ class RetinexNet(keras.Model):
         self.means = _means("loss", *DECOMPOSITION_TERMS, *ADJUSTMENT_TERMS)
         self.decom_net = decom_net or DecomNet(dtype=self.dtype_policy)
         self.enhance_net = enhance_net or EnhanceNet(dtype=self.dtype_policy)
+        if self.decom_net.built and self.enhance_net.built:
+            self.build((None, None, None, 3))
 
     def build(self, input_shape):
         for network in (self.decom_net, self.enhance_net):
@@ -278,6 +280,5 @@ class RetinexNet(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        for name in ("decom_net", "enhance_net"):
-            config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
+        names = ("decom_net", "enhance_net")
+        return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in names})

@@ -1,6 +1,7 @@
 """The two phases of training: Decom-Net, then Enhance-Net on what it makes; a killed run goes on where it was."""
 
 import csv
+import functools
 import importlib.util
 import json
 import math
@@ -88,67 +89,70 @@ def train_retinexnet(
     images = images + (load_photos(photos, resize, cache) if photos else [])
     held_back = load_pairs(validation, cache=cache) if validation else []
     training_patches(images, patch_size, batch_size, seed)  # says now what is wrong with the images
+    start = load_pretrained(weights) if weights else None
     out = _prepare(out, settings | {"images": len(images)})
     final = out / "retinexnet.keras"
     if final.exists():
         print(f"This run is finished: {final}")
         return final
 
-    def fit(network, name, pictures):
-        """Trains one network to the end, from its last state if there is one."""
-        network.build((None, None, None, 3))
-        network.optimizer.build(network.trainable_variables)
-        keeper = _Keeper(out, name, network)
-        callbacks = [keras.callbacks.LearningRateScheduler(_schedule(settings)), keeper]
-        callbacks.append(_Samples(out / "samples", name, every, pictures))
-        if importlib.util.find_spec("tensorboard"):
-            callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
-        if keeper.epoch < epochs:
-            print(f"{type(network).__name__}: epochs {keeper.epoch + 1} to {epochs}", flush=True)
-            patches = training_patches(images, patch_size, batch_size, seed, first_epoch=keeper.epoch)
-            network.fit(
-                patches,
-                epochs=epochs,
-                initial_epoch=keeper.epoch,
-                steps_per_epoch=len(images) // batch_size,
-                validation_data=whole_pairs(held_back) if held_back else None,
-                validation_freq=every,
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=verbose,
-            )
-
-    start = load_pretrained(weights) if weights else None
-    examples = [pair for pair in held_back or images if len(pair) == 2][:4]
-
-    def decompositions():
-        for low, high in examples:
-            parts = [np.asarray(part[0]) for image in (low, high) for part in decom_net(image[None] / np.float32(255))]
-            yield dict(zip(("low", "R low", "I low", "high", "R high", "I high"), (low, *parts[:2], high, *parts[2:])))
-
-    def enhancements():
-        for low, high in examples:
-            parts = RetinexNet(decom_net, enhance_net)(low[None] / np.float32(255))
-            yield {"low": low, **{name: np.asarray(part[0]) for name, part in parts.items()}, "high": high}
+    patches = functools.partial(training_patches, images, patch_size, batch_size, seed)
+    options = {
+        "epochs": epochs,
+        "steps_per_epoch": len(images) // batch_size,
+        "validation_data": whole_pairs(held_back) if held_back else None,
+        "validation_freq": every,
+        "shuffle": False,
+        "verbose": verbose,
+    }
+    schedule = keras.callbacks.LearningRateScheduler(_schedule(settings))
+    examples = [pair[:, :1024, :1024] for pair in held_back or images if len(pair) == 2][:4]
 
     keras.utils.set_random_seed(seed)
     decom_net = start.decom_net if start else DecomNet(filters)
     decom_net.compile(_adam(learning_rate))
-    fit(decom_net, "decom", decompositions)
+    samples = _Samples(out, "decom", every, examples, functools.partial(_decomposition, decom_net))
+    _fit_phase(decom_net, out, "decom", patches, schedule, samples, options)
     keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
     enhance_net = start.enhance_net if start else EnhanceNet(filters)
     enhance_net.compile(_adam(learning_rate), decom_net=decom_net)
-    fit(enhance_net, "enhance", enhancements)
+    model = RetinexNet(decom_net, enhance_net)
+    samples = _Samples(out, "enhance", every, examples, functools.partial(_enhancement, model))
+    _fit_phase(enhance_net, out, "enhance", patches, schedule, samples, options)
 
-    joined = RetinexNet(decom_net, enhance_net)
-    joined.build((None, None, None, 3))
-    clean = RetinexNet.from_config(joined.get_config())  # without the optimizers
-    clean.build((None, None, None, 3))
-    clean.set_weights(joined.get_weights())
+    shipped = RetinexNet.from_config(model.get_config())  # without the optimizers, which would be saved too
+    shipped.set_weights(model.get_weights())
     with whole_file(final) as temporary:
-        clean.save(temporary)
+        shipped.save(temporary)
     print(f"Finished: {final}")
     return final
+
+
+def _fit_phase(network, out, name, patches, schedule, samples, options):
+    """Trains one network to the last epoch, from its last state if there is one."""
+    if not network.built:  # one that begins with weights is
+        network.build((None, None, None, 3))
+    network.optimizer.build(network.trainable_variables)
+    keeper = _Keeper(out, name, network)
+    if keeper.epoch == options["epochs"]:
+        return
+    print(f"{type(network).__name__}: epochs {keeper.epoch + 1} to {options['epochs']}", flush=True)
+    callbacks = [schedule, keeper, samples]  # the keeper logs the learning rate and sees a NaN before it is drawn
+    if importlib.util.find_spec("tensorboard"):
+        callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
+    network.fit(patches(first_epoch=keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
+
+
+def _decomposition(decom_net, low, high):
+    """The sample pictures of the first phase, {title: image}."""
+    (low_r, low_i), (high_r, high_i) = (decom_net(image[None] / np.float32(255)) for image in (low, high))
+    return {"low": low, "R low": low_r[0], "I low": low_i[0], "high": high, "R high": high_r[0], "I high": high_i[0]}
+
+
+def _enhancement(model, low, high):
+    """The sample pictures of the second phase, {title: image}."""
+    parts = model(low[None] / np.float32(255))
+    return {"low": low, **{name: part[0] for name, part in parts.items()}, "high": high}
 
 
 def _adam(learning_rate):
@@ -168,6 +172,8 @@ def _prepare(out, settings):
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
+        for leftover in out.glob(".*-*"):  # what `whole_file` had begun when the run was killed
+            leftover.unlink()
         if not note.exists():
             with whole_file(note) as temporary:
                 temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
@@ -229,13 +235,13 @@ class _Keeper(keras.callbacks.Callback):
 
 
 class _Samples(keras.callbacks.Callback):
-    """Writes a sheet of sample pictures every few epochs, `pictures()` giving a dict of images for each row."""
+    """Writes a sheet every few epochs, one row a pair of `examples`, its pictures from `pictures(low, high)`."""
 
-    def __init__(self, folder, name, every, pictures):
+    def __init__(self, out, name, every, examples, pictures):
         super().__init__()
-        self.folder, self.name, self.every, self.pictures = folder, name, every, pictures
+        self.path, self.every, self.examples, self.pictures = out / "samples" / name, every, examples, pictures
 
     def on_epoch_end(self, epoch, logs=None):
-        rows = list(self.pictures()) if (epoch + 1) % self.every == 0 else []
-        if rows:
-            sheet([list(row.values()) for row in rows], list(rows[0]), self.folder / f"{self.name}-{epoch + 1:05d}.png")
+        if self.examples and (epoch + 1) % self.every == 0:
+            rows = [self.pictures(low, high) for low, high in self.examples]
+            sheet([list(row.values()) for row in rows], list(rows[0]), f"{self.path}-{epoch + 1:05d}.png")

@@ -1,0 +1,169 @@
+import csv
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from retinex_keras.data import load_pairs
+from retinex_keras.inference import load_pretrained
+from retinex_keras.train import train_retinexnet
+
+TINY = {"epochs": 4, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 2, "verbose": 0}
+COMMAND = ["--epochs=4", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=2"]
+
+
+def log(run, phase):
+    """The log of a phase, a dict an epoch, without the time."""
+    with open(run / f"{phase}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: float(value or "nan") for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture
+def pairs(make_pairs):
+    return make_pairs("pairs", count=9)
+
+
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(pairs, tmp_path):
+    """A real process is killed in either phase and between them, and started again with the same command."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train_retinexnet(pairs, whole, **TINY)
+    command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", killed, *COMMAND]
+    for moment in ("decom-00002", "decom-00004", "enhance-00002"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (killed / f"{moment}.weights.h5").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    (killed / ".123-decom.csv").write_text("what a kill in the middle of a write leaves")
+    assert not (killed / "retinexnet.keras").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    # The two are nearly always equal to the bit; now and then TensorFlow's sums differ in the last digit.
+    for phase in ("decom", "enhance"):
+        assert len(log(whole, phase)) == 4
+        for expected, resumed in zip(log(whole, phase), log(killed, phase), strict=True):
+            assert resumed == pytest.approx(expected, rel=1e-5)
+    models = (load_pretrained(run / "retinexnet.keras").get_weights() for run in (whole, killed))
+    for expected, resumed in zip(*models, strict=True):
+        np.testing.assert_allclose(resumed, expected, rtol=1e-4, atol=1e-6)
+    assert not list(killed.glob(".*"))
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert again.stdout == f"This run is finished: {killed / 'retinexnet.keras'}\n"
+
+
+def test_a_run_leaves_logs_samples_and_a_model_without_optimizer(pairs, tmp_path, make_pairs):
+    run = tmp_path / "run"
+    path = train_retinexnet(pairs, run, validation=make_pairs("validation", count=2), **TINY)
+    assert sorted(file.name for file in (run / "samples").iterdir()) == [
+        f"{phase}-0000{epoch}.png" for phase in ("decom", "enhance") for epoch in (2, 4)
+    ]
+    rows = log(run, "enhance")
+    assert [row["val_psnr"] > 0 for row in rows] == [False, True, False, True]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-4])
+    assert any((run / "logs" / "decom").rglob("events.out.tfevents.*"))
+    assert not load_pretrained(path).decom_net.compiled
+    assert path.stat().st_size < 1.5 * (run / "decom-00004.weights.h5").stat().st_size
+
+
+def test_training_starts_from_weights(pairs, tmp_path):
+    first = train_retinexnet(pairs, tmp_path / "first", **TINY)
+    second = train_retinexnet(pairs, tmp_path / "second", weights=first, **TINY | {"learning_rate": 1e-12})
+    for before, after in zip(load_pretrained(first).get_weights(), load_pretrained(second).get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+
+
+def test_photos_alone_and_whole_images(pairs, tmp_path):
+    path = train_retinexnet(None, tmp_path / "run", photos=pairs / "high", whole=True, **TINY | {"epochs": 1})
+    assert path.exists()
+
+
+def test_the_loss_falls(tmp_path, make_pairs):
+    run = tmp_path / "run"
+    train_retinexnet(
+        make_pairs("pairs", 4), run, **TINY | {"epochs": 60, "decay_epoch": 60, "every": 100, "learning_rate": 0.01}
+    )
+    losses = [row["loss"] for row in log(run, "decom")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_finished_run_is_not_trained_again(pairs, tmp_path, capsys):
+    path = train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1})
+    before = path.stat().st_mtime_ns
+    assert train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1}) == path
+    assert path.stat().st_mtime_ns == before
+    assert "finished" in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_folder_are_refused(pairs, tmp_path):
+    train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1})
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1, "seed": 1})
+
+
+def test_an_unwritable_folder_is_found_before_training(pairs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written to .*choose another folder"):
+        train_retinexnet(pairs, tmp_path / "file" / "run", **TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "at least 1"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"seed": -1}, "at least 0"),
+        ({"batch_size": 100}, "from 1 to 9"),
+        ({"patch_size": 100}, "patches of 100"),
+        ({"weights": "nothing"}, "no weights 'nothing'"),
+    ],
+)
+def test_bad_settings_are_found_before_training(pairs, tmp_path, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train_retinexnet(pairs, tmp_path / "run", **TINY | options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_data_folder_leaves_no_run(pairs, tmp_path):
+    shutil.rmtree(pairs / "low")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        train_retinexnet(pairs, tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(pairs, tmp_path):
+    run = tmp_path / "run"
+    train_retinexnet(pairs, run, **TINY | {"epochs": 1})
+    state = run / "enhance-00001.weights.h5"
+    good = state.read_bytes()
+    (run / "retinexnet.keras").unlink()
+    note = run / "run.json"
+    note.write_text(
+        re.sub(r'"(epochs)": 1', r'"\1": 4', note.read_text()).replace('"learning_rate": 0.001', '"learning_rate": 1e+38')
+    )
+    with pytest.raises(FloatingPointError, match="stopped being finite in epoch 2"):
+        train_retinexnet(pairs, run, **TINY | {"epochs": 4, "learning_rate": 1e38, "decay_epoch": 1})
+    assert state.read_bytes() == good
+    for network in sorted(run.glob("*.weights.h5")):
+        assert network.name in ("decom-00001.weights.h5", "enhance-00001.weights.h5")
+
+
+def test_the_script_of_the_readme(pairs, tmp_path, monkeypatch):
+    """Runs the README's `model.fit` example as it stands, on a small folder and for one epoch."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    script = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if ".fit(" in block)
+    assert len(script.strip().splitlines()) <= 14
+    for number, small in (("100", "1"), ("16", "4"), ("48", "16")):
+        script = re.sub(rf"\b{number}\b", small, script)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(pairs, tmp_path / "LOL" / "our485")
+    exec(compile(script, "README.md", "exec"), {})
+    assert isinstance(keras.saving.load_model(tmp_path / "retinexnet.keras"), keras.Model)
+    assert len(load_pairs(pairs)) == 9

@@ -75,6 +75,13 @@ def evaluate(low, high, weights):
     print(table(score_pairs(low, high, load_pretrained(weights))))
 
 
+def benchmark(weights, sizes, runs):
+    from retinex_keras.benchmark import benchmark
+    from retinex_keras.inference import load_pretrained
+
+    benchmark(load_pretrained(weights), sizes, runs)
+
+
 def convert(decom, enhance, out):
     from retinex_keras.convert import convert_checkpoint
     from retinex_keras.images import whole_file
@@ -126,6 +133,11 @@ def _parser():
     add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
     add("low", type=Path, help="folder of dark images")
     add("high", type=Path, help="folder of their references, of the same stems")
+    add("--weights", **WEIGHTS)
+
+    add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument
+    add("--sizes", nargs="+", default=["400x600", "1080p"], choices=["400x600", "1080p", "12 MP"], help="of images")
+    add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
     add("--weights", **WEIGHTS)
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.").add_argument

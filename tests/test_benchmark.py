@@ -1,0 +1,19 @@
+import pytest
+
+from retinex_keras import benchmark
+from retinex_keras.models import RetinexNet
+
+
+def test_it_prints_and_returns_what_it_measured(tiny, monkeypatch, capsys):
+    monkeypatch.setitem(benchmark.SIZES, "small", (16, 24))
+    results = benchmark.benchmark(tiny, ["small"], runs=1)
+    printed = capsys.readouterr().out
+    assert f"enhance small: {results['small seconds']:.3f} s" in printed
+    assert f"a second, EnhanceNet: {results['EnhanceNet patches/s']:.0f}" in printed
+    assert all(value > 0 for value in results.values())
+
+
+def test_the_papers_network_takes_283_000_multiply_adds_a_pixel():
+    model = RetinexNet()
+    model.build((None, None, None, 3))
+    assert benchmark._flops(model, 96, 96) / 2 / 96**2 == pytest.approx(283_000, rel=0.01)

@@ -1,0 +1,88 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinex_keras.cli import main
+from retinex_keras.images import read_image
+
+
+@pytest.fixture
+def weights(tiny, tmp_path):
+    tiny.save(tmp_path / "tiny.keras")
+    return ["--weights", str(tmp_path / "tiny.keras")]
+
+
+@pytest.fixture
+def photo(tmp_path, random):
+    Image.fromarray(random.integers(0, 60, (13, 17, 3), dtype="uint8")).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_help_needs_no_tensorflow():
+    script = "import sys; sys.modules['tensorflow'] = None; from retinex_keras.cli import main; main(['--help'])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert all(command in result.stdout for command in ("train", "enhance", "decompose", "evaluate", "convert"))
+
+
+def test_enhance(photo, weights, tmp_path, capsys):
+    out = tmp_path / "bright.jpg"
+    assert main(["enhance", str(photo), str(out), *weights]) == 0
+    assert capsys.readouterr().out == f"enhanced: {out}\n"
+    assert read_image(out).shape == (13, 17, 3)
+
+
+def test_decompose_writes_and_names_all_pictures(photo, weights, tmp_path, capsys):
+    assert main(["decompose", str(photo), str(tmp_path / "parts"), *weights]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in printed] == ["enhanced", "reflectance", "illumination", "adjusted illumination"]
+    assert all(read_image(line.split(": ")[1]).shape == (13, 17, 3) for line in printed)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.png", None, "is not a file"),
+        ("text.png", b"hello", "is not an image"),
+        ("empty.jpg", b"", "is not an image"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, weights, capsys, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["enhance", str(tmp_path / name), str(tmp_path / "out.png"), *weights]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("retinex: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_input_is_never_overwritten(photo, weights, capsys):
+    before = photo.read_bytes()
+    assert main(["enhance", str(photo), str(photo), *weights]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("weights", ["nothing", "setup.cfg"])
+def test_bad_weights_are_one_sentence(photo, tmp_path, capsys, weights):
+    assert main(["enhance", str(photo), str(tmp_path / "out.png"), "--weights", weights]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_error_of_a_real_process_is_one_line(tmp_path):
+    """TensorFlow's own chatter at start does not get through."""
+    command = [sys.executable, "-m", "retinex_keras.cli", "enhance", "missing.png", "out.png"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "retinex: missing.png is not a file; check the path.\n"
+
+
+def test_a_grey_photo_of_one_pixel(tmp_path, weights):
+    Image.fromarray(np.array([[7]], "uint8")).save(tmp_path / "one.png")
+    assert main(["enhance", str(tmp_path / "one.png"), str(tmp_path / "out.png"), *weights]) == 0
+    assert read_image(tmp_path / "out.png").shape == (1, 1, 3)

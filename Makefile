@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-RUFF = $(shell sed -n 's/^arguments = //p' setup.cfg) retinex_keras tests
+CHECK = $(shell sed -n 's/^check = //p' setup.cfg)
+FORMAT = $(shell sed -n 's/^format = //p' setup.cfg)
 
 .PHONY: demo test lint
 
@@ -12,8 +13,9 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check $(RUFF)
-	$(BIN)/ruff format --check $(RUFF)
+	$(BIN)/pip install --quiet --disable-pip-version-check ruff
+	$(BIN)/ruff check $(CHECK) retinex_keras tests
+	$(BIN)/ruff format --check $(FORMAT) retinex_keras tests
 
 # The virtual environment is made again when what it should hold has changed.
 .venv/ready: setup.cfg pyproject.toml

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from retinex_keras.cli import main
+from retinex_keras.evaluate import score, score_pairs, table
+from retinex_keras.images import read_image
+from retinex_keras.inference import enhance
+
+
+def test_scores_follow_the_protocol(random):
+    reference = random.integers(0, 256, (20, 24, 3), dtype="uint8")
+    picture = (reference * 0.5 + random.integers(0, 20, reference.shape)).astype("uint8")
+    scores = score(picture, reference)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+    grey, grey_reference = (side @ [0.2989, 0.587, 0.114] for side in (picture, reference))
+    matched = np.clip(picture * (grey_reference.mean() / grey.mean()), 0, 255).round()
+    expected = {
+        "PSNR": peak_signal_noise_ratio(reference, picture),
+        "SSIM RGB": structural_similarity(reference, picture, channel_axis=-1, **options),
+        "SSIM grey": structural_similarity(grey_reference, grey, **options),
+        "PSNR GT mean": peak_signal_noise_ratio(reference.astype(float), matched, data_range=255),
+    }
+    assert scores == pytest.approx(expected, rel=1e-3)
+
+
+def test_rows_are_the_images_and_the_table_ends_with_the_means(make_pairs, tiny):
+    folder = make_pairs("pairs", 3)
+    rows = score_pairs(folder / "low", folder / "high", tiny)
+    assert [row["image"] for row in rows] == ["scene.0", "scene.1", "scene.2"]
+    second = enhance(folder / "low" / "scene.1.png", tiny), read_image(folder / "high" / "scene.1.png")
+    assert {**rows[1], **score(*second)} == rows[1]
+    last = table(rows).splitlines()[-1].split()
+    assert last[:2] == ["mean", f"{np.mean([row['PSNR'] for row in rows]):.2f}"]
+
+
+def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):
+    folder = make_pairs("pairs", 3)
+    (folder / "high" / "scene.1.png").write_bytes(b"junk")
+    tiny.save(tmp_path / "tiny.keras")
+    arguments = ["evaluate", str(folder / "low"), str(folder / "high"), "--weights", str(tmp_path / "tiny.keras")]
+    assert main(arguments) == 2
+    assert "scene.1.png" in capsys.readouterr().err
+    Image.new("RGB", (25, 21)).save(folder / "high" / "scene.1.png")
+    assert main(arguments) == 0
+    assert "scene.1" in capsys.readouterr().out

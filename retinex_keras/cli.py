@@ -68,11 +68,12 @@ def decompose(image, out, weights):
         print(f"{name.replace('_', ' ')}: {path}")
 
 
-def evaluate(low, high, weights):
-    from retinex_keras.evaluate import score_pairs, table
+def evaluate(low, high, weights, results, format):
+    from retinex_keras.evaluate import report, score_pairs, score_results
     from retinex_keras.inference import load_pretrained
 
-    print(table(score_pairs(low, high, load_pretrained(weights))))
+    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights))
+    print(report(rows, format))
 
 
 def benchmark(weights, sizes, runs):
@@ -134,6 +135,8 @@ def _parser():
     add("low", type=Path, help="folder of dark images")
     add("high", type=Path, help="folder of their references, of the same stems")
     add("--weights", **WEIGHTS)
+    add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
+    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument
     add("--sizes", nargs="+", default=["400x600", "1080p"], choices=["400x600", "1080p", "12 MP"], help="of images")

@@ -134,9 +134,9 @@ def darken(
 
     In linear light: exposure and white balance scale the image, then comes noise of variance
     `shot_noise * signal + read_noise**2`, the model of Brooks et al. ("Unprocessing Images for Learned Raw Denoising",
-    CVPR 2019, section 3.1), in which a sensor's gain raises both noises together: one draw sets both here too. The ranges
-    of the noise are the lower half of theirs, since the LOL pictures are taken with long exposures; the other ranges are
-    ours. Back in sRGB a tone curve of power `gamma` follows, and rounding to 8 bits.
+    CVPR 2019, section 3.1), in which a sensor's gain raises both noises together: one draw sets both here too. Back in sRGB
+    a tone curve of power `gamma` follows, and rounding to 8 bits. The ranges are ours, set by LOL: its references, darkened
+    by the defaults, have a median brightness of 0.09 and noise of 0.006, and its own dark images 0.06 and 0.006.
 
     Args:
         image: (H, W, 3), uint8, sRGB.

@@ -1,5 +1,8 @@
 """Scores of a folder of pairs, one row an image."""
 
+import csv
+import io
+import json
 import time
 
 import numpy as np
@@ -55,14 +58,43 @@ def score_pairs(low, high, model):
     return rows
 
 
-def table(rows):
-    """The rows as text, the protocol in front and the means at the end (of the seconds the median)."""
+def score_results(results, high):
+    """Scores the pictures that another program made, by the same protocol.
+
+    Args:
+        results, high: folders of pictures and of their references, matched by file stem.
+
+    Returns:
+        As `score_pairs`, without `seconds`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `score_pairs`.
+    """
+    pairs = tqdm(find_pairs(results, high), "scoring", unit="image", leave=False, disable=None)
+    return [{"image": paths[0].stem, **score(*load_scene(paths))} for paths in pairs]
+
+
+def means(rows):
+    """The mean of every column, of the seconds the median."""
     columns = [column for column in rows[0] if column != "image"]
-    means = {column: np.mean([row[column] for row in rows]) for column in columns}
-    means["seconds"] = np.median([row["seconds"] for row in rows])
-    width = max(len(row["image"]) for row in rows + [{"image": "image"}])
-    lines = [PROTOCOL, "  ".join(["image".ljust(width), *columns])]
-    for row in (*rows, {"image": "mean", **means}):
-        values = (f"{row[column]:.{3 if column.startswith(('SSIM', 'sec')) else 2}f}".rjust(len(column)) for column in columns)
+    return {c: float((np.median if c == "seconds" else np.mean)([row[c] for row in rows])) for c in columns}
+
+
+def report(rows, form="text"):
+    """The rows and their means, with the protocol in front, as "text", "csv" or "json"."""
+    if form == "json":
+        return json.dumps({"protocol": PROTOCOL, "images": rows, "mean": means(rows)}, indent=1)
+    rows = [*rows, {"image": "mean", **means(rows)}]
+    if form == "csv":
+        lines = io.StringIO(f"# {PROTOCOL}\n")
+        lines.seek(0, io.SEEK_END)
+        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return lines.getvalue().rstrip()
+    width = max(len(row["image"]) for row in rows)
+    lines = [PROTOCOL, "  ".join(["image".ljust(width), *list(rows[0])[1:]])]
+    for row in rows:
+        values = [f"{row[c]:.{3 if c.startswith(('SSIM', 'sec')) else 2}f}".rjust(len(c)) for c in list(row)[1:]]
         lines.append("  ".join([row["image"].ljust(width), *values]))
     return "\n".join(lines)

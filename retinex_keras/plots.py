@@ -18,9 +18,10 @@ def sheet(rows, titles, path=None, width=3.0):
     Returns:
         The matplotlib `Figure`, which a notebook shows.
     """
-    height = width * max(row[0].shape[0] / row[0].shape[1] for row in rows)
-    figure = Figure(figsize=(width * len(titles), (height + 0.05) * len(rows) + 0.25), dpi=100, layout="constrained")
-    for row, axes in zip(rows, figure.subplots(len(rows), len(titles), squeeze=False)):
+    heights = [width * row[0].shape[0] / row[0].shape[1] for row in rows]
+    figure = Figure(figsize=(width * len(titles), sum(heights) + 0.05 * len(rows) + 0.25), dpi=100, layout="constrained")
+    grid = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
+    for row, axes in zip(rows, grid):
         for image, axis in zip(row, axes):
             pixels = to_uint8(np.asarray(image))
             axis.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)

@@ -1,10 +1,13 @@
+import csv
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from retinex_keras.cli import main
-from retinex_keras.evaluate import score, score_pairs, table
+from retinex_keras.evaluate import PROTOCOL, report, score, score_pairs, score_results
 from retinex_keras.images import read_image
 from retinex_keras.inference import enhance
 
@@ -31,8 +34,30 @@ def test_rows_are_the_images_and_the_table_ends_with_the_means(make_pairs, tiny)
     assert [row["image"] for row in rows] == ["scene.0", "scene.1", "scene.2"]
     second = enhance(folder / "low" / "scene.1.png", tiny), read_image(folder / "high" / "scene.1.png")
     assert {**rows[1], **score(*second)} == rows[1]
-    last = table(rows).splitlines()[-1].split()
+    last = report(rows).splitlines()[-1].split()
     assert last[:2] == ["mean", f"{np.mean([row['PSNR'] for row in rows]):.2f}"]
+
+
+def test_pictures_of_another_program(make_pairs, tiny):
+    folder = make_pairs("pairs", 3)
+    rows = score_results(folder / "low", folder / "high")
+    picture, reference = (read_image(folder / side / "scene.2.png") for side in ("low", "high"))
+    assert rows[2] == {"image": "scene.2", **score(picture, reference)}
+    assert "seconds" not in report(rows).splitlines()[1]
+
+
+def test_csv_and_json_hold_protocol_rows_and_means(make_pairs):
+    folder = make_pairs("pairs", 3)
+    rows = score_results(folder / "low", folder / "high")
+    as_json = json.loads(report(rows, "json"))
+    assert as_json["protocol"] == PROTOCOL
+    assert as_json["images"] == rows
+    assert as_json["mean"]["PSNR"] == pytest.approx(np.mean([row["PSNR"] for row in rows]))
+    header, *lines = report(rows, "csv").splitlines()
+    assert header == f"# {PROTOCOL}"
+    table = list(csv.DictReader(lines))
+    assert [row["image"] for row in table] == ["scene.0", "scene.1", "scene.2", "mean"]
+    assert float(table[3]["SSIM RGB"]) == as_json["mean"]["SSIM RGB"]
 
 
 def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):

@@ -1,0 +1,46 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import retinex_keras
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_exist_and_are_few():
+    assert len(retinex_keras.__all__) <= 12
+    for name in retinex_keras.__all__:
+        assert callable(getattr(retinex_keras, name))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = retinex_keras.nothing
+
+
+def test_installed_weights_load_from_another_folder(tmp_path):
+    """`pip install .` from a copy of the sources into a folder of its own, in which no checkout is in reach."""
+    kept = shutil.ignore_patterns(".*", "build", "*.egg-info", "notebooks", "tests", "demo", "runs")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=kept)
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        tmp_path / "site",
+        tmp_path / "source",
+    ]
+    subprocess.run(install, check=True)
+    shutil.rmtree(tmp_path / "source")
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site")!r})
+import retinex_keras
+print(retinex_keras.__file__, retinex_keras.load_pretrained().count_params())
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [str(tmp_path / "site" / "retinex_keras" / "__init__.py"), "444613"]

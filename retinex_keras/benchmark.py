@@ -29,7 +29,8 @@ def benchmark(model, sizes=("400x600", "1080p"), runs=5, training=True):
         The numbers as a dict, {what: value}.
     """
     results = {"sgemm GFLOP/s": 1e-9 * _sgemm_flops(runs)}
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} processors, medians of {runs} runs")
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {threads} threads, medians of {runs} runs")
     print(f"sgemm: {results['sgemm GFLOP/s']:.0f} GFLOP/s")
     for name in sizes:
         image = np.random.default_rng(0).random((*SIZES[name], 3), dtype="float32")

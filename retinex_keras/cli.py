@@ -13,11 +13,14 @@ def main(arguments=None):
     """Runs a command; returns the exit code: 0, 2 after an error (one line on standard error), 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
+    tensorflow = _import_tensorflow()
     try:
-        _import_tensorflow()
         command(**vars(options))
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"retinex: {error}", file=sys.stderr)
+        return 2
+    except tensorflow.errors.OpError as error:
+        print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("retinex: stopped", file=sys.stderr)
@@ -26,14 +29,14 @@ def main(arguments=None):
 
 
 def _import_tensorflow():
-    """Imports TensorFlow without what its libraries print as they load, which no setting of theirs silences."""
+    """Imports and returns TensorFlow, without what its libraries print as they load, which no setting of theirs silences."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        importlib.import_module("tensorflow")
+        return importlib.import_module("tensorflow")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -46,10 +49,10 @@ def train(**options):
 
 
 def enhance(image, out, weights):
-    from retinex_keras.images import check_image_suffix, write_image
+    from retinex_keras.images import check_writable, write_image
     from retinex_keras.inference import enhance, load_pretrained
 
-    check_image_suffix(out)
+    check_writable(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
     write_image(out, enhance(image, load_pretrained(weights)))
@@ -60,6 +63,8 @@ def decompose(image, out, weights):
     from retinex_keras.images import write_image
     from retinex_keras.inference import decompose, load_pretrained
 
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the pictures.")
     pictures = decompose(image, load_pretrained(weights))
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
@@ -73,13 +78,16 @@ def evaluate(low, high, weights, results, format):
     from retinex_keras.inference import load_pretrained
 
     rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights))
-    print(report(rows, format))
+    source = f"Pictures of {results}" if results else f"Weights {weights} on {low}, {os.cpu_count()} processors"
+    print(report(rows, f"{source}; references {high}.", format))
 
 
 def benchmark(weights, sizes, runs):
     from retinex_keras.benchmark import benchmark
     from retinex_keras.inference import load_pretrained
 
+    if runs < 1:
+        raise ValueError(f"A median takes at least one run. Received --runs {runs}.")
     benchmark(load_pretrained(weights), sizes, runs)
 
 
@@ -92,7 +100,7 @@ def convert(decom, enhance, out):
     model, notes = convert_checkpoint(decom, enhance)
     with whole_file(out) as temporary:
         model.save(temporary)
-    print(*notes, f"Wrote a {type(model).__name__}: {out}", sep="\n")
+    print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 
 
 def _parser():
@@ -112,13 +120,13 @@ def _parser():
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
     add("--epochs", type=int, default=100, help="of each phase (default: %(default)s)")
     add("--batch-size", type=int, default=16, help="patches a step (default: %(default)s)")
-    add("--patch-size", type=int, default=48, help="side in pixels (default: %(default)s)")
-    add("--whole", action="store_true", help="whole images, resized to the patch size, instead of patches")
+    add("--patch-size", type=int, help="side in pixels (default: 48, with --whole 128)")
+    add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
     add("--learning-rate", type=float, default=1e-3, help="of Adam (default: %(default)s)")
     add("--decay-epoch", type=int, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
     add("--seed", type=int, default=0, help="of weights, order and patches (default: %(default)s)")
     add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
-    add("--filters", type=int, default=64, help="channels of the inner layers (default: %(default)s)")
+    add("--filters", type=int, help="channels of the inner layers of new networks (default: 64)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
 
     add = command(enhance, "Brighten a photo.").add_argument

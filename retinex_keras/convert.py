@@ -70,8 +70,8 @@ def _read(folder, network, variables):
         if missing:
             scopes = sorted({name.split("/")[0] for name in shapes if "/" in name})
             raise ValueError(
-                f"{prefix} lacks {len(missing)} of the {len(variables)} variables of {network} ({missing[0]}, ...); it holds "
-                f"{', '.join(scopes) or 'none of a network'}. Pass the folder of the right network."
+                f"{prefix} lacks {len(missing)} of the {len(variables)} variables of {network}: {_some(missing)}. It holds "
+                f"variables of {', '.join(scopes) or 'no network'}: pass the folder of the right network."
             )
         for name, variable in variables.items():
             if tuple(shapes[name]) != tuple(variable.shape):
@@ -84,15 +84,18 @@ def _read(folder, network, variables):
         reason = str(error).splitlines()[0]
         raise ValueError(f"{prefix} could not be read ({reason}); is the copy complete (.index and .data files)?") from None
     left = set(shapes) - set(variables)
-    slots = {name for name in left if name.rpartition("/")[0] in variables}
+    slots = {n for n in left if n.rpartition("/")[0] in variables or n in ("beta1_power", "beta2_power")}
     others = sorted(left - slots)
     notes = [f"{network}: read {len(variables)} variables from {prefix}; none is missing."]
     if slots:
-        notes.append(f"{network}: left over are {len(slots)} slots of the optimizer.")
+        notes.append(f"{network}: {len(slots)} variables of the optimizer are left over.")
     if others:
-        more = ", ..." if len(others) > 5 else ""
-        notes.append(f"{network}: left over are {len(others)} variables of other networks: {', '.join(others[:5])}{more}.")
+        notes.append(f"{network}: {len(others)} variables of other networks are left over: {_some(others)}.")
     return notes
+
+
+def _some(names, most=5):
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _prefix(folder):

@@ -23,10 +23,10 @@ def find_images(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; check the path.")
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     images = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
             continue
         if path.stem in images:
             raise ValueError(f"{images[path.stem]} and {path} have the same stem {path.stem!r}; keep one of them.")
@@ -73,6 +73,20 @@ def load_scene(paths, resize=None):
     return np.stack(images)
 
 
+class _Stored:
+    """An array in a file, of which parts are read when asked for; it holds no file open, so that there can be many."""
+
+    def __init__(self, path):
+        self.path = path
+        self.shape = np.load(path, mmap_mode="r").shape
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        return np.array(np.load(self.path, mmap_mode="r")[key])
+
+
 def _load_all(groups, resize, cache):
     if cache:
         Path(cache).mkdir(parents=True, exist_ok=True)
@@ -87,7 +101,7 @@ def _load_all(groups, resize, cache):
             if not stored.exists():
                 with whole_file(stored) as temporary:
                     np.save(temporary, load_scene(group, resize))
-            arrays.append(np.load(stored, mmap_mode="r"))
+            arrays.append(_Stored(stored))
         except ValueError as error:
             bad.append(str(error))
     if bad:
@@ -104,7 +118,7 @@ def load_pairs(folder, resize=None, cache=None):
         cache: a folder for decoded images; they are then read from there when needed instead of held in memory.
 
     Returns:
-        A list of uint8 arrays (2, H, W, 3), the dark image first.
+        A list of uint8 arrays (2, H, W, 3), the dark image first; with a cache, of objects that are sliced like such arrays.
 
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
@@ -205,7 +219,8 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
         batch_size: patches a batch.
         seed: an integer of at least 0.
         first_epoch: the number of the epoch with which the pipeline begins.
-        degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`.
+        degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`; takes and returns
+            (size, size, 3), uint8.
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1].
@@ -254,6 +269,6 @@ def whole_pairs(pairs):
     import tensorflow as tf
 
     signature = tf.TensorSpec((2, None, None, 3), tf.uint8)
-    dataset = tf.data.Dataset.from_generator(lambda: iter(pairs), output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(lambda: (pair[:] for pair in pairs), output_signature=signature)
     dataset = dataset.map(lambda pair: tf.cast(pair[:, None], tf.float32) / 255.0)  # (2, 1, H, W, 3)
     return dataset.map(lambda pair: (pair[0], pair[1])).apply(tf.data.experimental.assert_cardinality(len(pairs))).prefetch(1)

@@ -41,7 +41,7 @@ def score_pairs(low, high, model):
         model: a `RetinexNet`.
 
     Returns:
-        A list of dicts, one an image: `image` (its stem), the columns of `score`, and `seconds`.
+        A list of dicts, one an image: `image` (its stem), `size`, the columns of `score`, and `seconds`.
 
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes; none is skipped.
@@ -54,7 +54,7 @@ def score_pairs(low, high, model):
         start = time.perf_counter()
         picture = enhance(dark, model)
         seconds = time.perf_counter() - start
-        rows.append({"image": paths[0].stem, **score(picture, reference), "seconds": seconds})
+        rows.append(_row(paths, picture, reference) | {"seconds": seconds})
     return rows
 
 
@@ -71,30 +71,38 @@ def score_results(results, high):
         FileNotFoundError, ValueError: as `score_pairs`.
     """
     pairs = tqdm(find_pairs(results, high), "scoring", unit="image", leave=False, disable=None)
-    return [{"image": paths[0].stem, **score(*load_scene(paths))} for paths in pairs]
+    return [_row(paths, *load_scene(paths)) for paths in pairs]
+
+
+def _row(paths, picture, reference):
+    height, width = picture.shape[:2]
+    try:
+        return {"image": paths[0].stem, "size": f"{width}x{height}", **score(picture, reference)}
+    except ValueError as error:
+        raise ValueError(f"{paths[0]}: {error}") from None
 
 
 def means(rows):
     """The mean of every column, of the seconds the median."""
-    columns = [column for column in rows[0] if column != "image"]
+    columns = [column for column, value in rows[0].items() if not isinstance(value, str)]
     return {c: float((np.median if c == "seconds" else np.mean)([row[c] for row in rows])) for c in columns}
 
 
-def report(rows, form="text"):
-    """The rows and their means, with the protocol in front, as "text", "csv" or "json"."""
+def report(rows, about, form="text"):
+    """The rows and their means as "text", "csv" or "json"; in front `about`, what was scored, and the protocol."""
     if form == "json":
-        return json.dumps({"protocol": PROTOCOL, "images": rows, "mean": means(rows)}, indent=1)
-    rows = [*rows, {"image": "mean", **means(rows)}]
+        return json.dumps({"about": about, "protocol": PROTOCOL, "images": rows, "mean": means(rows)}, indent=1)
+    rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
     if form == "csv":
-        lines = io.StringIO(f"# {PROTOCOL}\n")
-        lines.seek(0, io.SEEK_END)
+        lines = io.StringIO()
+        lines.write(f"# {about}\n# {PROTOCOL}\n")
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return lines.getvalue().rstrip()
-    width = max(len(row["image"]) for row in rows)
-    lines = [PROTOCOL, "  ".join(["image".ljust(width), *list(rows[0])[1:]])]
-    for row in rows:
-        values = [f"{row[c]:.{3 if c.startswith(('SSIM', 'sec')) else 2}f}".rjust(len(c)) for c in list(row)[1:]]
-        lines.append("  ".join([row["image"].ljust(width), *values]))
-    return "\n".join(lines)
+    texts = [
+        {c: v if isinstance(v, str) else f"{v:.{2 if c.startswith('PSNR') else 3}f}" for c, v in row.items()} for row in rows
+    ]
+    widths = {c: max(len(c), *(len(text[c]) for text in texts)) for c in rows[0]}
+    table = ["  ".join(text[c].rjust(widths[c]) for c in widths) for text in ({c: c for c in widths}, *texts)]
+    return "\n".join([about, PROTOCOL, *table])

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
 
 def read_image(path):
     """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation.
@@ -21,13 +23,18 @@ def read_image(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, is truncated, or is larger than Pillow's limit against decompression bombs.
+        ValueError: if it is not an image, is truncated, holds floats, or is larger than Pillow's limit against
+            decompression bombs.
     """
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):  # 16 bits; convert("RGB") would saturate them
                 return np.repeat(np.clip(np.asarray(image), 0, 65535).astype("uint16")[..., None], 3, axis=-1)
+            if image.mode == "F":
+                raise OSError("it holds floats of an unknown range: save it with 8 or 16 bits")
+            if "transparency" in image.info:
+                image = image.convert("RGBA")  # Pillow warns of a direct way to RGB
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise ValueError(
@@ -35,7 +42,7 @@ def read_image(path):
         ) from None
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"{path} is not a file; check the path.") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, RuntimeError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} could not be read ({error}); is it complete?") from None
 
 
@@ -64,14 +71,15 @@ def whole_file(path):
         temporary.unlink(missing_ok=True)
 
 
-def check_image_suffix(path):
-    """Raises ValueError if the suffix of `path` names no format that Pillow writes."""
-    known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.SAVE}
-    if Path(path).suffix.lower() not in known:
+def check_writable(path):
+    """Raises an error if an image cannot be written to `path`: for its suffix (ValueError), or its folder."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN:
         raise ValueError(
-            f"The suffix decides the format, and Pillow writes no {Path(path).suffix!r}. Received {str(path)!r}: "
-            "end it in .png, .jpg, .webp, .bmp or .tif."
+            f"The suffix decides the format of an image. Received {str(path)!r}: end it in .png, .jpg, .webp, .bmp or .tif."
         )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
 
 
 def write_image(path, image):
@@ -82,9 +90,10 @@ def write_image(path, image):
         image: (H, W, 3) or (H, W, 1), uint8 or float in [0, 1] (clipped and rounded to 8 bits).
 
     Raises:
-        ValueError: if the suffix names no format that Pillow writes.
+        ValueError: if the suffix names none of these formats: PNG, JPEG, WebP, BMP, TIFF.
+        FileNotFoundError: if there is no such folder.
     """
-    check_image_suffix(path)
+    check_writable(path)
     pixels = to_uint8(image)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     with whole_file(path) as temporary:

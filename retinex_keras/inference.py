@@ -1,6 +1,8 @@
 """Trained weights, and the enhancement of one image of any size."""
 
 import functools
+import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -34,15 +36,16 @@ def load_pretrained(weights="paper"):
     path = shipped.get(str(weights), Path(weights))
     if not path.is_file():
         raise FileNotFoundError(
-            f"There are no weights {str(weights)!r}. Shipped are: {', '.join(sorted(shipped))}; or pass the path of a file."
+            f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(sorted(shipped))}; or pass the path of a file."
         )
     try:
         model = keras.saving.load_model(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} could not be loaded as a Keras model ({str(error).splitlines()[0]}).") from error
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
     if not isinstance(model, RetinexNet):
         raise ValueError(
-            f"{path} holds a {type(model).__name__}. Expected a RetinexNet: pass a file that `retinex train` made."
+            f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
         )
     return model
 
@@ -54,15 +57,19 @@ def _graph(model):
     return tf.function(functools.partial(model, training=False), input_signature=[signature])
 
 
-def decompose(image, model=None, tile=512):
+_pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
+
+
+def decompose(image, model="paper", tile=512):
     """Enhances an image and also returns what it was split into.
 
-    The image is extended to a multiple of 8 pixels by repeating its border, since the original's enlargement of coarse
-    levels is exact there; it is computed in tiles, which changes nothing but the memory that it takes.
+    It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
+    are first extended by repeating the border; calling the model on such an image itself, as the original does, gives
+    another result, since its coarse levels are then enlarged by other factors.
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`; by default the shipped weights.
+        model: a `RetinexNet`, or what `load_pretrained` takes.
         tile: side of the tiles in pixels, a multiple of 8.
 
     Returns:
@@ -70,12 +77,13 @@ def decompose(image, model=None, tile=512):
         (0, 1), `adjusted_illumination` (H, W, 1), not bounded.
 
     Raises:
-        ValueError: if the array is not an image as above.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file or array is not an image as above.
     """
-    image = _checked(image if isinstance(image, np.ndarray) else read_image(image))
+    image = _checked(read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image))
     if tile < GRID or tile % GRID:
         raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
-    graph = _graph(model or load_pretrained())
+    graph = _graph(model if isinstance(model, RetinexNet) else _pretrained(model))
     height, width = image.shape[:2]
     image = np.pad(image, [(0, -height % GRID), (0, -width % GRID), (0, 0)], mode="edge")
     result = {}
@@ -90,21 +98,23 @@ def decompose(image, model=None, tile=512):
     return {name: values[:height, :width] for name, values in result.items()}
 
 
-def enhance(image, model=None):
+def enhance(image, model="paper"):
     """Brightens a photo taken in the dark.
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`; by default the shipped weights.
+        model: a `RetinexNet`, or what `load_pretrained` takes.
 
     Returns:
         (H, W, 3): float32 in [0, 1] for an array of floats, uint8 otherwise.
 
     Raises:
-        ValueError: if the array is not an image as above.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file or array is not an image as above.
     """
+    image = read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
     enhanced = decompose(image, model)["enhanced"]
-    return enhanced if isinstance(image, np.ndarray) and image.dtype.kind == "f" else to_uint8(enhanced)
+    return enhanced if image.dtype.kind == "f" else to_uint8(enhanced)
 
 
 def _checked(image):

@@ -29,10 +29,17 @@ def _minimize(model, low, high):
 
     with tf.GradientTape() as tape:
         terms, _ = model.compute_losses(low, high, training=True)
-        loss = model.optimizer.scale_loss(terms["loss"])
+        # A strategy of several replicas sums their gradients, and the loss is a mean.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        loss = model.optimizer.scale_loss(terms["loss"] / replicas)
     variables = model.trainable_variables
     model.optimizer.apply(tape.gradient(loss, variables), variables)
     return terms
+
+
+def original_adam(learning_rate=1e-3):
+    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7."""
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
 
 
 def _track(model, values):
@@ -93,6 +100,10 @@ class DecomNet(keras.Model):
         """The terms of `losses.decomposition_losses` for a batch of pairs; and the dark images relit by the well-lit ones."""
         low_parts, high_parts = self(low, training=training), self(high, training=training)
         return losses.decomposition_losses(low, high, low_parts, high_parts), low_parts[0] * high_parts[1]
+
+    def compile(self, optimizer=None, **kwargs):
+        """Takes the optimizer (by default `original_adam()`) and Keras's options; the losses are the paper's."""
+        super().compile(optimizer=optimizer or original_adam(), **kwargs)
 
     def get_compile_config(self):
         return None
@@ -168,14 +179,14 @@ class EnhanceNet(keras.Model):
         adjusted = self(reflectance, illumination, training=training)
         return losses.adjustment_losses(high, reflectance, adjusted), reflectance * adjusted
 
-    def compile(self, optimizer="adam", decom_net=None, **kwargs):
-        """Takes the optimizer, the trained Decom-Net, and Keras's options; the losses are the paper's."""
+    def compile(self, optimizer=None, decom_net=None, **kwargs):
+        """Takes the optimizer (by default `original_adam()`), the trained Decom-Net, and Keras's options."""
         if not isinstance(decom_net, DecomNet):
             raise ValueError(
                 f"EnhanceNet learns from what Decom-Net makes of the images. Received decom_net={decom_net!r}: "
                 "pass a trained DecomNet to compile(decom_net=...)."
             )
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(optimizer=optimizer or original_adam(), **kwargs)
         self._decompose = functools.partial(decom_net, training=False)  # a plain callable is not tracked as a layer
 
     def get_compile_config(self):
@@ -257,6 +268,10 @@ class RetinexNet(keras.Model):
         decomposition = losses.decomposition_losses(low, high, low_parts, self.decom_net(high, training=training))
         adjustment = losses.adjustment_losses(high, parts["reflectance"], parts["adjusted_illumination"])
         return decomposition | adjustment | {"loss": decomposition["loss"] + adjustment["loss"]}, parts["enhanced"]
+
+    def compile(self, optimizer=None, **kwargs):
+        """Takes the optimizer (by default `original_adam()`) and Keras's options; the losses are the paper's."""
+        super().compile(optimizer=optimizer or original_adam(), **kwargs)
 
     def get_compile_config(self):
         return None

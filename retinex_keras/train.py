@@ -5,7 +5,9 @@ import functools
 import importlib.util
 import json
 import math
+import re
 import time
+import zlib
 from pathlib import Path
 
 import keras
@@ -15,7 +17,7 @@ import tensorflow as tf
 from retinex_keras.data import load_pairs, load_photos, training_patches, whole_pairs
 from retinex_keras.images import whole_file
 from retinex_keras.inference import load_pretrained
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, original_adam
 from retinex_keras.plots import sheet
 
 
@@ -27,13 +29,13 @@ def train_retinexnet(
     weights=None,
     epochs=100,
     batch_size=16,
-    patch_size=48,
+    patch_size=None,
     whole=False,
     learning_rate=1e-3,
     decay_epoch=None,
     seed=0,
     every=20,
-    filters=64,
+    filters=None,
     cache=None,
     verbose="auto",
 ):
@@ -43,19 +45,19 @@ def train_retinexnet(
         data: folder of the pairs, with subfolders `low` and `high`; None for photos alone.
         out: folder of the run. It receives `retinexnet.keras`, the state of each phase after its last whole epoch,
             `decom.csv` and `enhance.csv` (a row an epoch), `samples/`, and `logs/` if TensorBoard is installed.
-        validation: folder of pairs that are scored, and shown in the samples, every `every` epochs.
+        validation: folder of pairs that are scored and shown in the samples every `every` epochs and after the last one.
         photos: folder of well-lit photos whose dark partners are made while training; they join the pairs.
         weights: shipped weights or a `.keras` file to begin with; by default new networks.
         epochs: of each phase.
         batch_size: patches a step.
-        patch_size: side of the patches in pixels.
-        whole: if True, whole images resized to squares of `patch_size` instead of patches.
+        patch_size: side of the patches in pixels, by default 48; of whole images, 128.
+        whole: if True, whole images resized to squares instead of patches.
         learning_rate: of Adam.
         decay_epoch: the epoch from which on the learning rate is a tenth; by default after a fifth of the epochs (the
             original's 20 of 100).
         seed: of the initial weights, the order and the patches.
         every: epochs between two validations and samples.
-        filters: channels of the networks' inner layers.
+        filters: channels of new networks' inner layers, by default 64.
         cache: a folder for decoded images, for sets larger than the memory.
         verbose: Keras's.
 
@@ -66,6 +68,11 @@ def train_retinexnet(
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
     """
+    patch_size = patch_size or (128 if whole else 48)
+    start = load_pretrained(weights) if weights else None
+    if start and filters:
+        raise ValueError(f"Networks that begin with weights have their own filters. Received filters={filters}: leave it out.")
+    filters = start.decom_net.filters if start else filters or 64
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -79,29 +86,41 @@ def train_retinexnet(
     }
     if data is None and photos is None:
         raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
-    if min(epochs, every, filters, patch_size) < 1 or seed < 0 or not learning_rate > 0:
-        raise ValueError(
-            "epochs, every, filters and patch_size are at least 1, seed at least 0, and learning_rate above 0. "
-            f"Received {epochs}, {every}, {filters}, {patch_size}, {seed} and {learning_rate}."
-        )
+    counts = {
+        "epochs": epochs,
+        "every": every,
+        "filters": filters,
+        "patch_size": patch_size,
+        "decay_epoch": settings["decay_epoch"],
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is at least 1. Received {name}={value}.")
+    if not 0 <= seed < 2**31 or not learning_rate > 0:
+        raise ValueError(f"seed is from 0 to 2**31 - 1, learning_rate above 0. Received {seed} and {learning_rate}.")
+    out = Path(out)
+    final = out / "retinexnet.keras"
+    _compare(out, settings)
+    if final.exists():
+        print(f"This run is finished: {final}")
+        return final
     resize = patch_size if whole else None
     images = load_pairs(data, resize, cache) if data else []
     images = images + (load_photos(photos, resize, cache) if photos else [])
     held_back = load_pairs(validation, cache=cache) if validation else []
     training_patches(images, patch_size, batch_size, seed)  # says now what is wrong with the images
-    start = load_pretrained(weights) if weights else None
-    out = _prepare(out, settings | {"images": len(images)})
-    final = out / "retinexnet.keras"
-    if final.exists():
-        print(f"This run is finished: {final}")
-        return final
+    smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
+    if smallest < 11:
+        raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
+    _prepare(out, settings | {"images": len(images), "fingerprint": _fingerprint(images)})
 
     patches = functools.partial(training_patches, images, patch_size, batch_size, seed)
+    shown = sorted({*range(every, epochs, every), epochs})
     options = {
         "epochs": epochs,
         "steps_per_epoch": len(images) // batch_size,
         "validation_data": whole_pairs(held_back) if held_back else None,
-        "validation_freq": every,
+        "validation_freq": shown,
         "shuffle": False,
         "verbose": verbose,
     }
@@ -110,14 +129,14 @@ def train_retinexnet(
 
     keras.utils.set_random_seed(seed)
     decom_net = start.decom_net if start else DecomNet(filters)
-    decom_net.compile(_adam(learning_rate))
-    samples = _Samples(out, "decom", every, examples, functools.partial(_decomposition, decom_net))
+    decom_net.compile(original_adam(learning_rate))
+    samples = _Samples(out, "decom", shown, examples, functools.partial(_decomposition, decom_net))
     _fit_phase(decom_net, out, "decom", patches, schedule, samples, options)
     keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
     enhance_net = start.enhance_net if start else EnhanceNet(filters)
-    enhance_net.compile(_adam(learning_rate), decom_net=decom_net)
+    enhance_net.compile(original_adam(learning_rate), decom_net=decom_net)
     model = RetinexNet(decom_net, enhance_net)
-    samples = _Samples(out, "enhance", every, examples, functools.partial(_enhancement, model))
+    samples = _Samples(out, "enhance", shown, examples, functools.partial(_enhancement, model))
     _fit_phase(enhance_net, out, "enhance", patches, schedule, samples, options)
 
     shipped = RetinexNet.from_config(model.get_config())  # without the optimizers, which would be saved too
@@ -155,35 +174,47 @@ def _enhancement(model, low, high):
     return {"low": low, **{name: part[0] for name, part in parts.items()}, "high": high}
 
 
-def _adam(learning_rate):
-    """Adam as in the original: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7."""
-    return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
-
-
 def _schedule(settings):
     """The learning rate of an epoch: a tenth from `decay_epoch` on."""
     return lambda epoch, _: settings["learning_rate"] * (1.0 if epoch < settings["decay_epoch"] else 0.1)
 
 
+def _fingerprint(images):
+    """A number that tells one set of images from another, from a few pixels of each."""
+    return functools.reduce(lambda crc, image: zlib.crc32(np.ascontiguousarray(image[:, ::16, ::16]), crc), images, 0)
+
+
+def _compare(out, settings):
+    """Raises ValueError if the folder holds a run with other settings; a folder without a run is fine."""
+    note = out / "run.json"
+    if not note.exists():
+        return
+    try:
+        before = json.loads(note.read_text())["settings"]
+    except (ValueError, KeyError, OSError):
+        raise ValueError(f"{note} is not the note of a run; choose another folder for the run.") from None
+    changed = [f"{key} was {before.get(key)} and is {value}" for key, value in settings.items() if before.get(key) != value]
+    if changed:
+        raise ValueError(
+            f"{out} holds another run ({', '.join(changed)}); use the same settings and images, or another folder."
+        )
+
+
 def _prepare(out, settings):
-    """Makes the folder of a run, or checks that the run in it has the same settings."""
-    out = Path(out)
+    """Makes the folder of a run, or checks the settings of the run in it and clears what a kill left half written."""
     note = out / "run.json"
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
-        for leftover in out.glob(".*-*"):  # what `whole_file` had begun when the run was killed
-            leftover.unlink()
         if not note.exists():
             with whole_file(note) as temporary:
                 temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     except OSError as error:
         raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
-    before = json.loads(note.read_text())["settings"]
-    changed = [f"{key} was {before.get(key)} and is {value}" for key, value in settings.items() if before.get(key) != value]
-    if changed:
-        raise ValueError(f"{out} holds a run with other settings ({', '.join(changed)}); use these or another folder.")
-    return out
+    _compare(out, settings)
+    for leftover in (*out.glob(".*"), *(out / "samples").glob(".*")):
+        if re.fullmatch(r"\.\d+-(run\.json|retinexnet\.keras|(decom|enhance)(\.csv|-\d+\.(weights\.h5|png)))", leftover.name):
+            leftover.unlink()
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -235,13 +266,13 @@ class _Keeper(keras.callbacks.Callback):
 
 
 class _Samples(keras.callbacks.Callback):
-    """Writes a sheet every few epochs, one row a pair of `examples`, its pictures from `pictures(low, high)`."""
+    """Writes a sheet after the epochs `shown`, one row a pair of `examples`, its pictures from `pictures(low, high)`."""
 
-    def __init__(self, out, name, every, examples, pictures):
+    def __init__(self, out, name, shown, examples, pictures):
         super().__init__()
-        self.path, self.every, self.examples, self.pictures = out / "samples" / name, every, examples, pictures
+        self.path, self.shown, self.examples, self.pictures = out / "samples" / name, shown, examples, pictures
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.examples and (epoch + 1) % self.every == 0:
+        if self.examples and epoch + 1 in self.shown:
             rows = [self.pictures(low, high) for low, high in self.examples]
             sheet([list(row.values()) for row in rows], list(rows[0]), f"{self.path}-{epoch + 1:05d}.png")

@@ -68,10 +68,44 @@ def test_the_input_is_never_overwritten(photo, weights, capsys):
     assert photo.read_bytes() == before
 
 
-@pytest.mark.parametrize("weights", ["nothing", "setup.cfg"])
-def test_bad_weights_are_one_sentence(photo, tmp_path, capsys, weights):
-    assert main(["enhance", str(photo), str(tmp_path / "out.png"), "--weights", weights]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "could not be loaded"),
+        (lambda data: data[:3000] + bytes(100) + data[3100:], "could not be loaded"),
+        (lambda data: b"", "could not be loaded"),
+        (None, "no weights"),
+    ],
+)
+def test_bad_weights_are_one_sentence(photo, weights, tmp_path, capsys, damage, message):
+    bad = tmp_path / "bad.keras"
+    if damage:
+        bad.write_bytes(damage((tmp_path / "tiny.keras").read_bytes()))
+    assert main(["enhance", str(photo), str(tmp_path / "out.png"), "--weights", str(bad)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["enhance", "photo.png", "nowhere/out.png"], "There is no folder"),
+        (["enhance", "photo.png", "out.xbm"], "suffix decides"),
+        (["decompose", "photo.png", "photo.png"], "is a file; name a folder"),
+        (["benchmark", "--runs", "0"], "at least one run"),
+        (["train", "nowhere", "--out", "run"], "There is no folder"),
+        (["train", "--out", "run"], "nothing to train on"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_it_is_begun(photo, weights, tmp_path, capsys, monkeypatch, command, message):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main([*command, *(weights if command[0] != "train" else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_an_error_of_a_real_process_is_one_line(tmp_path):

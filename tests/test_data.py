@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def test_pairs_are_matched_by_stem_across_formats(tmp_path):
             Image.new("RGB", (8 + i, 8)).save(tmp_path / side / f"{stem}{suffix}")
         (tmp_path / side / "Thumbs.db").write_bytes(b"junk")
         (tmp_path / side / ".hidden.png").write_bytes(b"junk")
+        (tmp_path / side / f"{side}.pdf").write_bytes(b"junk")
+        (tmp_path / side / f"{side}.png").mkdir()
     pairs = data.find_pairs(tmp_path / "low", tmp_path / "high")
     assert [(low.name, high.name) for low, high in pairs] == [
         (f"{stem}.png", f"{stem}.jpg") for stem in ("10", "9", "a.b.1", "a.b.2")
@@ -93,13 +96,22 @@ def test_cache_on_disk_gives_the_same_and_follows_changes(make_pairs, tmp_path):
     in_memory = data.load_pairs(folder)
     for _ in range(2):
         cached = data.load_pairs(folder, cache=tmp_path / "cache")
-        assert all(map(np.array_equal, in_memory, cached))
-        assert all(isinstance(pair, np.memmap) for pair in cached)
+        assert all(np.array_equal(pair, stored[:]) for pair, stored in zip(in_memory, cached, strict=True))
     assert len(list((tmp_path / "cache").iterdir())) == 5
     assert same(batches(in_memory, 4), batches(cached, 4))
     for side in ("low", "high"):
         Image.new("RGB", (30, 30), "red").save(folder / side / "scene.0.png")
     assert data.load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
+
+
+def test_the_cache_holds_no_file_open(tmp_path):
+    for i in range(40):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    photos = data.load_photos(tmp_path, cache=tmp_path / "cache")
+    list(batches(photos, 3))
+    assert len(photos) == 40
+    assert len(list(Path("/proc/self/fd").iterdir())) < files + 20
 
 
 def test_both_sides_get_the_same_patch_and_transform(numbered):

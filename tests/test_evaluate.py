@@ -34,7 +34,7 @@ def test_rows_are_the_images_and_the_table_ends_with_the_means(make_pairs, tiny)
     assert [row["image"] for row in rows] == ["scene.0", "scene.1", "scene.2"]
     second = enhance(folder / "low" / "scene.1.png", tiny), read_image(folder / "high" / "scene.1.png")
     assert {**rows[1], **score(*second)} == rows[1]
-    last = report(rows).splitlines()[-1].split()
+    last = report(rows, "about").splitlines()[-1].split()
     assert last[:2] == ["mean", f"{np.mean([row['PSNR'] for row in rows]):.2f}"]
 
 
@@ -42,19 +42,19 @@ def test_pictures_of_another_program(make_pairs, tiny):
     folder = make_pairs("pairs", 3)
     rows = score_results(folder / "low", folder / "high")
     picture, reference = (read_image(folder / side / "scene.2.png") for side in ("low", "high"))
-    assert rows[2] == {"image": "scene.2", **score(picture, reference)}
-    assert "seconds" not in report(rows).splitlines()[1]
+    assert rows[2] == {"image": "scene.2", "size": "24x22", **score(picture, reference)}
+    assert "seconds" not in report(rows, "about").splitlines()[2]
 
 
 def test_csv_and_json_hold_protocol_rows_and_means(make_pairs):
     folder = make_pairs("pairs", 3)
     rows = score_results(folder / "low", folder / "high")
-    as_json = json.loads(report(rows, "json"))
-    assert as_json["protocol"] == PROTOCOL
+    as_json = json.loads(report(rows, "about", "json"))
+    assert (as_json["about"], as_json["protocol"]) == ("about", PROTOCOL)
     assert as_json["images"] == rows
     assert as_json["mean"]["PSNR"] == pytest.approx(np.mean([row["PSNR"] for row in rows]))
-    header, *lines = report(rows, "csv").splitlines()
-    assert header == f"# {PROTOCOL}"
+    about, protocol, *lines = report(rows, "about", "csv").splitlines()
+    assert (about, protocol) == ("# about", f"# {PROTOCOL}")
     table = list(csv.DictReader(lines))
     assert [row["image"] for row in table] == ["scene.0", "scene.1", "scene.2", "mean"]
     assert float(table[3]["SSIM RGB"]) == as_json["mean"]["SSIM RGB"]
@@ -69,4 +69,8 @@ def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):
     assert "scene.1.png" in capsys.readouterr().err
     Image.new("RGB", (25, 21)).save(folder / "high" / "scene.1.png")
     assert main(arguments) == 0
-    assert "scene.1" in capsys.readouterr().out
+    assert f"references {folder / 'high'}" in capsys.readouterr().out
+    for side in ("low", "high"):
+        Image.new("RGB", (8, 21)).save(folder / side / "scene.2.png")
+    assert main(arguments) == 2
+    assert "scene.2.png: SSIM" in capsys.readouterr().err

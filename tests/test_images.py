@@ -64,6 +64,17 @@ def test_rounding_not_truncation():
     np.testing.assert_array_equal(to_uint8(np.array([-1, 0.4999, 127.6 / 255, 2])), [0, 127, 128, 255])
 
 
+def test_a_palette_with_transparency_becomes_rgb(tmp_path, pixels):
+    Image.fromarray(pixels).quantize(8).save(tmp_path / "a.png", transparency=b"\0\x80")
+    assert read_image(tmp_path / "a.png").shape == pixels.shape
+
+
+def test_floats_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, "float32")).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="a.tif could not be read .*floats"):
+        read_image(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
 def test_not_an_image(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from retinex_keras.images import read_image
@@ -43,6 +44,13 @@ def test_enhance_takes_paths_and_arrays_of_each_type(tmp_path, tiny, random):
     np.testing.assert_array_equal(np.round(as_float * 255).astype("uint8"), from_file)
 
 
+def test_enhance_takes_pictures_and_tensors_and_names_of_weights(random):
+    pixels = random.integers(0, 60, (12, 10, 3), dtype="uint8")
+    expected = enhance(pixels, load_pretrained("paper"))
+    np.testing.assert_array_equal(enhance(Image.fromarray(pixels), "paper"), expected)
+    np.testing.assert_array_equal(enhance(tf.constant(pixels)), expected)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -77,7 +85,7 @@ def test_shipped_weights_brighten_a_dark_photo():
 
 
 def test_unknown_weights_name_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match="no weights 'nothing'. Shipped are: .*paper"):
+    with pytest.raises(FileNotFoundError, match="no weights 'nothing'. Shipped ones: .*paper"):
         load_pretrained("nothing")
 
 
@@ -88,5 +96,5 @@ def test_files_that_are_no_retinexnet(tmp_path):
     net = EnhanceNet(4)
     net.build((None, None, None, 3))
     net.save(tmp_path / "b.keras")
-    with pytest.raises(ValueError, match="holds a EnhanceNet"):
+    with pytest.raises(ValueError, match="holds the model EnhanceNet"):
         load_pretrained(tmp_path / "b.keras")

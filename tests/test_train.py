@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ from retinex_keras.inference import load_pretrained
 from retinex_keras.train import train_retinexnet
 
 TINY = {"epochs": 4, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 2, "verbose": 0}
-COMMAND = ["--epochs=4", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=2"]
+COMMAND = ["--epochs=6", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=2"]
 
 
 def log(run, phase):
@@ -24,6 +25,11 @@ def log(run, phase):
     with open(run / f"{phase}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{key: float(value or "nan") for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def epochs_done(run, phase):
+    """The epochs that the state of a phase holds, 0 without one."""
+    return max((int(path.name.split("-")[1].split(".")[0]) for path in run.glob(f"{phase}-*.weights.h5")), default=0)
 
 
 @pytest.fixture
@@ -34,39 +40,42 @@ def pairs(make_pairs):
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(pairs, tmp_path):
     """A real process is killed in either phase and between them, and started again with the same command."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train_retinexnet(pairs, whole, **TINY)
+    train_retinexnet(pairs, whole, **TINY | {"epochs": 6})
     command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", killed, *COMMAND]
-    for moment in ("decom-00002", "decom-00004", "enhance-00002"):
+    for phase, epoch, delay in (("decom", 1, 0.03), ("decom", 3, 0.0), ("decom", 6, 0.0), ("enhance", 2, 0.03)):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (killed / f"{moment}.weights.h5").exists():
+        while process.poll() is None and epochs_done(killed, phase) < epoch:
             time.sleep(0.001)
+        time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     (killed / ".123-decom.csv").write_text("what a kill in the middle of a write leaves")
+    (killed / ".my-notes").write_text("not ours")
     assert not (killed / "retinexnet.keras").exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     # The two are nearly always equal to the bit; now and then TensorFlow's sums differ in the last digit.
     for phase in ("decom", "enhance"):
-        assert len(log(whole, phase)) == 4
+        assert len(log(whole, phase)) == 6
         for expected, resumed in zip(log(whole, phase), log(killed, phase), strict=True):
             assert resumed == pytest.approx(expected, rel=1e-5)
     models = (load_pretrained(run / "retinexnet.keras").get_weights() for run in (whole, killed))
     for expected, resumed in zip(*models, strict=True):
         np.testing.assert_allclose(resumed, expected, rtol=1e-4, atol=1e-6)
-    assert not list(killed.glob(".*"))
+    assert [path.name for path in killed.glob(".*")] == [".my-notes"]
+    shutil.rmtree(pairs)
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert again.stdout == f"This run is finished: {killed / 'retinexnet.keras'}\n"
 
 
 def test_a_run_leaves_logs_samples_and_a_model_without_optimizer(pairs, tmp_path, make_pairs):
     run = tmp_path / "run"
-    path = train_retinexnet(pairs, run, validation=make_pairs("validation", count=2), **TINY)
+    path = train_retinexnet(pairs, run, validation=make_pairs("validation", count=2), **TINY | {"every": 3})
     assert sorted(file.name for file in (run / "samples").iterdir()) == [
-        f"{phase}-0000{epoch}.png" for phase in ("decom", "enhance") for epoch in (2, 4)
+        f"{phase}-0000{epoch}.png" for phase in ("decom", "enhance") for epoch in (3, 4)
     ]
     rows = log(run, "enhance")
-    assert [row["val_psnr"] > 0 for row in rows] == [False, True, False, True]
+    assert [row["val_psnr"] > 0 for row in rows] == [False, False, True, True]
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-4])
     assert any((run / "logs" / "decom").rglob("events.out.tfevents.*"))
     assert not load_pretrained(path).decom_net.compiled
@@ -75,14 +84,16 @@ def test_a_run_leaves_logs_samples_and_a_model_without_optimizer(pairs, tmp_path
 
 def test_training_starts_from_weights(pairs, tmp_path):
     first = train_retinexnet(pairs, tmp_path / "first", **TINY)
-    second = train_retinexnet(pairs, tmp_path / "second", weights=first, **TINY | {"learning_rate": 1e-12})
+    second = train_retinexnet(pairs, tmp_path / "second", weights=first, **TINY | {"learning_rate": 1e-12, "filters": None})
     for before, after in zip(load_pretrained(first).get_weights(), load_pretrained(second).get_weights(), strict=True):
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
 
 
 def test_photos_alone_and_whole_images(pairs, tmp_path):
-    path = train_retinexnet(None, tmp_path / "run", photos=pairs / "high", whole=True, **TINY | {"epochs": 1})
+    options = TINY | {"epochs": 1, "patch_size": None}
+    path = train_retinexnet(None, tmp_path / "run", photos=pairs / "high", whole=True, **options)
     assert path.exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["patch_size"] == 128
 
 
 def test_the_loss_falls(tmp_path, make_pairs):
@@ -108,6 +119,24 @@ def test_other_settings_in_the_same_folder_are_refused(pairs, tmp_path):
         train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1, "seed": 1})
 
 
+def test_other_images_in_the_same_folder_are_refused(pairs, tmp_path, make_pairs):
+    final = train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1})
+    final.unlink()
+    others = make_pairs("others", count=9)
+    (others / "high" / "scene.0.png").write_bytes((others / "low" / "scene.0.png").read_bytes())
+    with pytest.raises(ValueError, match="fingerprint was .*use the same settings and images"):
+        train_retinexnet(others, tmp_path / "run", **TINY | {"epochs": 1})
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="not the note of a run"):
+        train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1})
+
+
+def test_validation_images_too_small_for_ssim_are_found_before_training(pairs, tmp_path, make_pairs):
+    with pytest.raises(ValueError, match="side of 8 pixels, too few for SSIM"):
+        train_retinexnet(pairs, tmp_path / "run", validation=make_pairs("validation", 1, (8, 12)), **TINY)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unwritable_folder_is_found_before_training(pairs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written to .*choose another folder"):
@@ -119,10 +148,12 @@ def test_an_unwritable_folder_is_found_before_training(pairs, tmp_path):
     [
         ({"epochs": 0}, "at least 1"),
         ({"learning_rate": 0}, "above 0"),
-        ({"seed": -1}, "at least 0"),
+        ({"seed": -1}, "from 0 to"),
+        ({"decay_epoch": 0}, "decay_epoch is at least 1"),
+        ({"weights": "paper"}, "leave it out"),
         ({"batch_size": 100}, "from 1 to 9"),
         ({"patch_size": 100}, "patches of 100"),
-        ({"weights": "nothing"}, "no weights 'nothing'"),
+        ({"weights": "nothing", "filters": None}, "no weights 'nothing'"),
     ],
 )
 def test_bad_settings_are_found_before_training(pairs, tmp_path, options, message):

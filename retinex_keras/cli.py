@@ -10,12 +10,12 @@ WEIGHTS = {"default": "paper", "metavar": "NAME-or-PATH", "help": "shipped weigh
 
 
 def main(arguments=None):
-    """Runs a command; returns the exit code: 0, 2 after an error (one line on standard error), 130 after Ctrl-C."""
+    """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
     tensorflow = _import_tensorflow()
     try:
-        command(**vars(options))
+        return command(**vars(options)) or 0
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
@@ -25,7 +25,6 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("retinex: stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _import_tensorflow():
@@ -48,10 +47,16 @@ def train(**options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights):
+def enhance(image, out, weights, force):
     from retinex_keras.images import check_writable, write_image
-    from retinex_keras.inference import enhance, load_pretrained
+    from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
+    if image.is_dir():
+        made, existing, bad = enhance_folder(image, out, load_pretrained(weights), force)
+        print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
+        for path, reason in bad:
+            print(f"retinex: {path}: {reason}", file=sys.stderr)
+        return 1 if bad else 0
     check_writable(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
@@ -129,10 +134,11 @@ def _parser():
     add("--filters", type=int, help="channels of the inner layers of new networks (default: 64)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
 
-    add = command(enhance, "Brighten a photo.").add_argument
-    add("image", type=Path)
-    add("out", type=Path, help="the picture to write; its suffix decides the format")
+    add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
+    add("image", type=Path, help="a photo or a folder")
+    add("out", type=Path, help="the picture to write, whose suffix decides the format; for a folder, a folder")
     add("--weights", **WEIGHTS)
+    add("--force", action="store_true", help="make results of a folder again that exist")
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
     add("image", type=Path)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from retinex_keras.images import read_image, to_uint8, whole_file
+from retinex_keras.images import list_images, read_image, to_uint8, whole_file
 
 
 def find_images(folder):
@@ -20,19 +20,11 @@ def find_images(folder):
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no image, or two of the same stem.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     images = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
-            continue
+    for path in list_images(folder, nested=False):
         if path.stem in images:
             raise ValueError(f"{images[path.stem]} and {path} have the same stem {path.stem!r}; keep one of them.")
         images[path.stem] = path
-    if not images:
-        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
     return images
 
 

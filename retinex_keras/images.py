@@ -46,6 +46,28 @@ def read_image(path):
         raise ValueError(f"{path} could not be read ({error}); is it complete?") from None
 
 
+def list_images(folder, nested=True):
+    """The images of a folder by their suffix, sorted; with those of its subfolders. Hidden ones are left out.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    images = [
+        path
+        for path in sorted(folder.rglob("*") if nested else folder.iterdir())
+        if path.suffix.lower() in suffixes and path.is_file()
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not images:
+        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
+    return images
+
+
 def to_float(image):
     """A uint8 or uint16 array as float32 in [0, 1]."""
     return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)

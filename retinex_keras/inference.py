@@ -1,6 +1,9 @@
 """Trained weights, and the enhancement of one image of any size."""
 
+import collections
+import concurrent.futures
 import functools
+import itertools
 import os
 import zipfile
 from pathlib import Path
@@ -8,8 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from retinex_keras.images import read_image, to_float, to_uint8
+from retinex_keras.images import WRITTEN, list_images, read_image, to_float, to_uint8, write_image
 from retinex_keras.models import RetinexNet
 
 # How far a pixel of the input can reach, rounded up to the grid of the three halvings: 10 pixels in Decom-Net (9x9 and six
@@ -115,6 +119,65 @@ def enhance(image, model="paper"):
     image = read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
     enhanced = decompose(image, model)["enhanced"]
     return enhanced if image.dtype.kind == "f" else to_uint8(enhanced)
+
+
+def enhance_folder(folder, out, model="paper", force=False):
+    """Enhances all images of a folder and its subfolders, into the same places below another folder.
+
+    The next files are read and the last ones written while the network works. A result has the name of its image, with
+    ".png" added to formats that are read only. Results that exist are not made again, so that a stopped run goes on.
+
+    Args:
+        folder: of the images; hidden files and files that are no images by their suffix are left alone.
+        out: folder of the results; it may lie in `folder`, but not be it.
+        model: a `RetinexNet`, or what `load_pretrained` takes.
+        force: if True, results that exist are made again.
+
+    Returns:
+        Three lists of paths and reasons: the results made, those that existed, and (image, reason) of each bad file.
+
+    Raises:
+        ValueError: if `out` is `folder`, or `folder` holds no image.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
+    images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
+    targets = {path: out / path.relative_to(folder) for path in images}
+    targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
+    existing = [] if force else [to for to in targets.values() if to.exists()]
+    todo = [path for path in images if force or not targets[path].exists()]
+    made, bad = [], []
+
+    def finish(path, writing):
+        try:
+            writing.result()
+            made.append(targets[path])
+        except (ValueError, OSError) as error:
+            bad.append((path, str(error)))
+
+    def write(path, picture):
+        targets[path].parent.mkdir(parents=True, exist_ok=True)
+        write_image(targets[path], picture)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(todo), unit="image", disable=None) as bar:
+        readings, writings = collections.deque(), collections.deque()
+        following = iter(todo)
+        while True:
+            readings.extend((path, pool.submit(read_image, path)) for path in itertools.islice(following, 2 - len(readings)))
+            if not readings:
+                break
+            path, reading = readings.popleft()
+            try:
+                writings.append((path, pool.submit(write, path, enhance(reading.result(), model))))
+            except (ValueError, OSError) as error:
+                bad.append((path, str(error)))
+            if len(writings) > 2:
+                finish(*writings.popleft())
+            bar.update()
+        for writing in writings:
+            finish(*writing)
+    return made, existing, bad
 
 
 def _checked(image):

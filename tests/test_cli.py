@@ -120,3 +120,50 @@ def test_a_grey_photo_of_one_pixel(tmp_path, weights):
     Image.fromarray(np.array([[7]], "uint8")).save(tmp_path / "one.png")
     assert main(["enhance", str(tmp_path / "one.png"), str(tmp_path / "out.png"), *weights]) == 0
     assert read_image(tmp_path / "out.png").shape == (1, 1, 3)
+
+
+@pytest.fixture
+def folder(photo, tmp_path):
+    """Photos in two folders and junk: text, a damaged image, a hidden file."""
+    folder = tmp_path / "photos"
+    (folder / "nested" / "more").mkdir(parents=True)
+    for name in ("a.png", "b.jpg", "nested/a.png", "nested/more/c.gif"):
+        with Image.open(photo) as image:
+            image.save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_text("not an image")
+    (folder / "bad.jpg").write_bytes((folder / "b.jpg").read_bytes()[:300])
+    return folder
+
+
+def test_a_folder_with_junk(folder, weights, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    out = folder / "out"
+    assert main(["enhance", str(folder), str(out), *weights]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 are bad\n"
+    assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'}: ")
+    results = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert results == ["a.png", "b.jpg", "nested/a.png", "nested/more/c.gif.png"]
+    assert main(["enhance", str(folder / "a.png"), str(tmp_path / "one.png"), *weights]) == 0
+    np.testing.assert_array_equal(read_image(out / "nested" / "a.png"), read_image(tmp_path / "one.png"))
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_folder_goes_on_where_it_was_stopped(folder, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    (folder / "bad.jpg").unlink()
+    assert main(["enhance", str(folder), str(out), *weights]) == 0
+    (out / "nested" / "a.png").unlink()
+    (out / "a.png").write_text("kept")
+    assert main(["enhance", str(folder), str(out), *weights]) == 0
+    assert "enhanced: 1 images" in capsys.readouterr().out
+    assert (out / "a.png").read_text() == "kept"
+    assert read_image(out / "nested" / "a.png").shape == (13, 17, 3)
+    assert main(["enhance", str(folder), str(out), "--force", *weights]) == 0
+    assert read_image(out / "a.png").shape == (13, 17, 3)
+
+
+def test_a_folder_is_never_its_own_output(folder, weights, capsys):
+    assert main(["enhance", str(folder), str(folder / "nested" / ".."), *weights]) == 2
+    assert "never overwritten" in capsys.readouterr().err

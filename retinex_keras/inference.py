@@ -20,6 +20,7 @@ from retinex_keras.models import RetinexNet
 # 3x3), 15 and the grid in Enhance-Net. Tiles with this halo give what the whole image gives, bit for bit.
 HALO = 32
 GRID = 8
+TILE = 512
 
 
 def load_pretrained(weights="paper"):
@@ -64,7 +65,7 @@ def _graph(model):
 _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
 
 
-def decompose(image, model="paper", tile=512):
+def decompose(image, model="paper", tile=TILE):
     """Enhances an image and also returns what it was split into.
 
     It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
@@ -84,22 +85,13 @@ def decompose(image, model="paper", tile=512):
         FileNotFoundError: if there is no such file.
         ValueError: if the file or array is not an image as above.
     """
-    image = _checked(read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image))
-    if tile < GRID or tile % GRID:
-        raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
-    graph = _graph(model if isinstance(model, RetinexNet) else _pretrained(model))
-    height, width = image.shape[:2]
-    image = np.pad(image, [(0, -height % GRID), (0, -width % GRID), (0, 0)], mode="edge")
+    image = _opened(image)
     result = {}
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            above, before = min(top, HALO), min(left, HALO)
-            part = image[top - above : top + tile + HALO, left - before : left + tile + HALO]
-            for name, values in graph(part[None]).items():
-                values = values[0, above:, before:].numpy()[:tile, :tile]
-                whole = result.setdefault(name, np.empty((*image.shape[:2], values.shape[-1]), "float32"))
-                whole[top : top + tile, left : left + tile] = values
-    return {name: values[:height, :width] for name, values in result.items()}
+    for rows, columns, parts in _tiles(image, model, tile):
+        for name, values in parts.items():
+            whole = result.setdefault(name, np.empty((*image.shape[:2], values.shape[-1]), "float32"))
+            whole[rows, columns] = values
+    return result
 
 
 def enhance(image, model="paper"):
@@ -116,9 +108,37 @@ def enhance(image, model="paper"):
         FileNotFoundError: if there is no such file.
         ValueError: if the file or array is not an image as above.
     """
-    image = read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
-    enhanced = decompose(image, model)["enhanced"]
-    return enhanced if image.dtype.kind == "f" else to_uint8(enhanced)
+    image = _opened(image)
+    as_float = image.dtype.kind == "f"
+    result = np.empty(image.shape, "float32" if as_float else "uint8")
+    for rows, columns, parts in _tiles(image, model):
+        result[rows, columns] = parts["enhanced"] if as_float else to_uint8(parts["enhanced"].numpy())
+    return result
+
+
+def _tiles(image, model, tile=TILE):
+    """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) tensors.
+
+    Only a tile is held as floats. What lies beyond the image, up to a multiple of the grid, repeats its border.
+    """
+    if tile < GRID or tile % GRID:
+        raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
+    graph = _graph(model if isinstance(model, RetinexNet) else _pretrained(model))
+
+    def spans(size):
+        """Along one axis: where each tile is, where in what the network sees it begins, and the pixels of that."""
+        for start in range(0, size, tile):
+            first = max(start - HALO, 0)
+            seen = np.arange(first, min(start + tile + HALO, size + -size % GRID))
+            yield slice(start, min(start + tile, size)), start - first, np.minimum(seen, size - 1)
+
+    for rows, above, seen_rows in spans(image.shape[0]):
+        for columns, before, seen_columns in spans(image.shape[1]):
+            seen = image[seen_rows[:, None], seen_columns]
+            seen = seen.astype("float32") if seen.dtype.kind == "f" else to_float(seen)
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            parts = graph(seen[None])
+            yield rows, columns, {name: v[0, above : above + height, before : before + width] for name, v in parts.items()}
 
 
 def enhance_folder(folder, out, model="paper", force=False):
@@ -180,15 +200,16 @@ def enhance_folder(folder, out, model="paper", force=False):
     return made, existing, bad
 
 
-def _checked(image):
-    """The image as float32 in [0, 1], or a ValueError that says what is wrong with it."""
+def _opened(image):
+    """The image as an array, read if it is a path; a ValueError says what is wrong with it."""
+    image = read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(f"Expected an RGB image, (H, W, 3). Received an array of shape {image.shape}: convert it to RGB.")
     if image.dtype in (np.uint8, np.uint16):
-        return to_float(image)
+        return image
     if image.dtype.kind != "f":
         raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {image.dtype}: convert the array.")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0.0 and high <= 1.0):  # NaN fails too
         raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
-    return image.astype("float32")
+    return image

@@ -55,7 +55,7 @@ def enhance(image, out, weights, force):
         made, existing, bad = enhance_folder(image, out, load_pretrained(weights), force)
         print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
         for path, reason in bad:
-            print(f"retinex: {path}: {reason}", file=sys.stderr)
+            print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
         return 1 if bad else 0
     check_writable(out)
     if out.exists() and image.exists() and out.samefile(image):

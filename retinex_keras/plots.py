@@ -30,5 +30,5 @@ def sheet(rows, titles, path=None, width=3.0):
         axis.set_title(title, fontsize=10)
     if path:
         with whole_file(path) as temporary:
-            figure.savefig(temporary)
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.03)
     return figure

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -111,7 +112,8 @@ def test_what_cannot_be_done_is_said_before_it_is_begun(photo, weights, tmp_path
 def test_an_error_of_a_real_process_is_one_line(tmp_path):
     """TensorFlow's own chatter at start does not get through."""
     command = [sys.executable, "-m", "retinex_keras.cli", "enhance", "missing.png", "out.png"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # JAX sets it
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "retinex: missing.png is not a file; check the path.\n"
 
@@ -142,7 +144,7 @@ def test_a_folder_with_junk(folder, weights, tmp_path, capsys):
     assert main(["enhance", str(folder), str(out), *weights]) == 1
     printed = capsys.readouterr()
     assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 are bad\n"
-    assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'}: ")
+    assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'} ")
     results = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert results == ["a.png", "b.jpg", "nested/a.png", "nested/more/c.gif.png"]
     assert main(["enhance", str(folder / "a.png"), str(tmp_path / "one.png"), *weights]) == 0

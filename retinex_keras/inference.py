@@ -166,7 +166,7 @@ def enhance_folder(folder, out, model="paper", force=False):
     targets = {path: out / path.relative_to(folder) for path in images}
     targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
     existing = [] if force else [to for to in targets.values() if to.exists()]
-    todo = [path for path in images if force or not targets[path].exists()]
+    pending = [path for path in images if force or not targets[path].exists()]
     made, bad = [], []
 
     def finish(path, writing):
@@ -180,9 +180,9 @@ def enhance_folder(folder, out, model="paper", force=False):
         targets[path].parent.mkdir(parents=True, exist_ok=True)
         write_image(targets[path], picture)
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(todo), unit="image", disable=None) as bar:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(pending), unit="image", disable=None) as bar:
         readings, writings = collections.deque(), collections.deque()
-        following = iter(todo)
+        following = iter(pending)
         while True:
             readings.extend((path, pool.submit(read_image, path)) for path in itertools.islice(following, 2 - len(readings)))
             if not readings:

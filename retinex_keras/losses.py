@@ -5,6 +5,18 @@ They use `keras.ops` alone, so that they run on every Keras backend. All are com
 
 from keras import ops
 
+# The terms of each network's loss and their weights, as in the original's code.
+DECOMPOSITION_WEIGHTS = {
+    "recon_low": 1.0,
+    "recon_high": 1.0,
+    "recon_mutual_low": 0.001,
+    "recon_mutual_high": 0.001,
+    "smooth_low": 0.1,
+    "smooth_high": 0.1,
+    "equal_r": 0.01,
+}
+ADJUSTMENT_WEIGHTS = {"relight": 1.0, "smooth_adjusted": 3.0}
+
 
 def grayscale(image):
     """ITU-R 601 luma of an RGB image: (B, H, W, 3) -> (B, H, W, 1)."""
@@ -60,7 +72,7 @@ def decomposition_losses(low, high, low_parts, high_parts):
         low_parts, high_parts: their (reflectance, illumination), (B, H, W, 3) and (B, H, W, 1).
 
     Returns:
-        A dict of scalars, "loss" (the weighted sum, weights as in the original's code) and the plain terms.
+        A dict of scalars, "loss" (the sum weighted by `DECOMPOSITION_WEIGHTS`) and the plain terms.
     """
     low, high = ops.cast(low, "float32"), ops.cast(high, "float32")
     (low_r, low_i), (high_r, high_i) = low_parts, high_parts
@@ -73,16 +85,7 @@ def decomposition_losses(low, high, low_parts, high_parts):
         "smooth_low": smoothness(low_i, low_r),
         "smooth_high": smoothness(high_i, high_r),
     }
-    loss = (
-        terms["recon_low"]
-        + terms["recon_high"]
-        + 0.001 * terms["recon_mutual_low"]
-        + 0.001 * terms["recon_mutual_high"]
-        + 0.1 * terms["smooth_low"]
-        + 0.1 * terms["smooth_high"]
-        + 0.01 * terms["equal_r"]
-    )
-    return {"loss": loss, **terms}
+    return {"loss": sum(weight * terms[name] for name, weight in DECOMPOSITION_WEIGHTS.items()), **terms}
 
 
 def adjustment_losses(high, reflectance, adjusted_illumination):
@@ -94,10 +97,10 @@ def adjustment_losses(high, reflectance, adjusted_illumination):
         adjusted_illumination: Enhance-Net's, (B, H, W, 1).
 
     Returns:
-        A dict of scalars, "loss" (the weighted sum, weights as in the original's code) and the plain terms.
+        A dict of scalars, "loss" (the sum weighted by `ADJUSTMENT_WEIGHTS`) and the plain terms.
     """
     terms = {
         "relight": reconstruction(reflectance, adjusted_illumination, ops.cast(high, "float32")),
         "smooth_adjusted": smoothness(adjusted_illumination, reflectance),
     }
-    return {"loss": terms["relight"] + 3.0 * terms["smooth_adjusted"], **terms}
+    return {"loss": sum(weight * terms[name] for name, weight in ADJUSTMENT_WEIGHTS.items()), **terms}

@@ -11,12 +11,6 @@ from keras import layers, ops
 
 from retinex_keras import losses, metrics
 
-DECOMPOSITION_TERMS = (
-    *("recon_low", "recon_high", "recon_mutual_low", "recon_mutual_high"),
-    *("equal_r", "smooth_low", "smooth_high"),
-)
-ADJUSTMENT_TERMS = ("relight", "smooth_adjusted")
-
 
 def _conv(model, filters, kernel_size, name, **options):
     """A convolution with SAME padding, in the precision of the model that it belongs to."""
@@ -77,7 +71,7 @@ class DecomNet(keras.Model):
     def __init__(self, filters=64, depth=5, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.depth = filters, depth
-        self.means = _means("loss", *DECOMPOSITION_TERMS)
+        self.means = _means("loss", *losses.DECOMPOSITION_WEIGHTS)
         self.shallow = _conv(self, filters, 9, "shallow_feature_extraction")
         self.activated = [_conv(self, filters, 3, f"activated_{i}", activation="relu") for i in range(depth)]
         self.recon = _conv(self, 4, 3, "recon")
@@ -142,7 +136,7 @@ class EnhanceNet(keras.Model):
     def __init__(self, filters=64, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
-        self.means = _means("loss", *ADJUSTMENT_TERMS)
+        self.means = _means("loss", *losses.ADJUSTMENT_WEIGHTS)
         self.conv0 = _conv(self, filters, 3, "conv0")
         self.down = [_conv(self, filters, 3, f"down{i}", strides=2, activation="relu") for i in (1, 2, 3)]
         self.up = [_conv(self, filters, 3, f"up{i}", activation="relu") for i in (1, 2, 3)]
@@ -239,7 +233,7 @@ class RetinexNet(keras.Model):
 
     def __init__(self, decom_net=None, enhance_net=None, **kwargs):
         super().__init__(**kwargs)
-        self.means = _means("loss", *DECOMPOSITION_TERMS, *ADJUSTMENT_TERMS)
+        self.means = _means("loss", *losses.DECOMPOSITION_WEIGHTS, *losses.ADJUSTMENT_WEIGHTS)
         self.decom_net = decom_net or DecomNet(dtype=self.dtype_policy)
         self.enhance_net = enhance_net or EnhanceNet(dtype=self.dtype_policy)
         if self.decom_net.built and self.enhance_net.built:

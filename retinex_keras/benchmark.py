@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from retinex_keras.data import training_patches
-from retinex_keras.inference import decompose
+from retinex_keras.inference import enhance
 from retinex_keras.models import DecomNet, EnhanceNet
 
 SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
@@ -34,7 +34,7 @@ def benchmark(model, sizes=("400x600", "1080p"), runs=5, training=True):
     print(f"sgemm: {results['sgemm GFLOP/s']:.0f} GFLOP/s")
     for name in sizes:
         image = np.random.default_rng(0).random((*SIZES[name], 3), dtype="float32")
-        seconds = _median_seconds(lambda image=image: decompose(image, model), runs)
+        seconds = _median_seconds(lambda image=image: enhance(image, model), runs)
         share = _flops(model, 400, 600) / 240_000 * image[..., 0].size / seconds / results["sgemm GFLOP/s"] * 1e-9
         results[f"{name} seconds"] = seconds
         print(f"enhance {name}: {seconds:.3f} s, {image[..., 0].size / seconds * 1e-6:.2f} megapixels/s, {share:.0%} of sgemm")

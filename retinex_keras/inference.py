@@ -65,6 +65,10 @@ def _graph(model):
 _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
 
 
+def _model(model):
+    return model if isinstance(model, RetinexNet) else _pretrained(model)
+
+
 def decompose(image, model="paper", tile=TILE):
     """Enhances an image and also returns what it was split into.
 
@@ -88,9 +92,10 @@ def decompose(image, model="paper", tile=TILE):
     image = _opened(image)
     result = {}
     for rows, columns, parts in _tiles(image, model, tile):
+        if not result:
+            result = {name: np.empty((*image.shape[:2], values.shape[-1]), "float32") for name, values in parts.items()}
         for name, values in parts.items():
-            whole = result.setdefault(name, np.empty((*image.shape[:2], values.shape[-1]), "float32"))
-            whole[rows, columns] = values
+            result[name][rows, columns] = values
     return result
 
 
@@ -123,7 +128,7 @@ def _tiles(image, model, tile=TILE):
     """
     if tile < GRID or tile % GRID:
         raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
-    graph = _graph(model if isinstance(model, RetinexNet) else _pretrained(model))
+    graph = _graph(_model(model))
 
     def spans(size):
         """Along one axis: where each tile is, where in what the network sees it begins, and the pixels of that."""
@@ -157,16 +162,17 @@ def enhance_folder(folder, out, model="paper", force=False):
         Three lists of paths and reasons: the results made, those that existed, and (image, reason) of each bad file.
 
     Raises:
+        FileNotFoundError: if there is no such folder, or there are no such weights.
         ValueError: if `out` is `folder`, or `folder` holds no image.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out, model = Path(folder), Path(out), _model(model)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
     images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
     targets = {path: out / path.relative_to(folder) for path in images}
     targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
-    existing = [] if force else [to for to in targets.values() if to.exists()]
     pending = [path for path in images if force or not targets[path].exists()]
+    existing = [targets[path] for path in sorted(set(images) - set(pending))]
     made, bad = [], []
 
     def finish(path, writing):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from retinex_keras.cli import main
 from retinex_keras.images import read_image
+from retinex_keras.inference import enhance_folder
 
 
 @pytest.fixture
@@ -169,3 +170,9 @@ def test_a_folder_goes_on_where_it_was_stopped(folder, weights, tmp_path, capsys
 def test_a_folder_is_never_its_own_output(folder, weights, capsys):
     assert main(["enhance", str(folder), str(folder / "nested" / ".."), *weights]) == 2
     assert "never overwritten" in capsys.readouterr().err
+
+
+def test_a_folder_with_unknown_weights_is_refused_as_a_whole(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
+        enhance_folder(folder, tmp_path / "out", "nothing")
+    assert not (tmp_path / "out").exists()

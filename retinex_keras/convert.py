@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from retinex_keras.data import name_some
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
 
 
@@ -70,7 +71,7 @@ def _read(folder, network, variables):
         if missing:
             scopes = sorted({name.split("/")[0] for name in shapes if "/" in name})
             raise ValueError(
-                f"{prefix} lacks {len(missing)} of the {len(variables)} variables of {network}: {_some(missing)}. It holds "
+                f"{prefix} lacks {len(missing)} of the {len(variables)} variables of {network}: {name_some(missing)}. It holds "
                 f"variables of {', '.join(scopes) or 'no network'}: pass the folder of the right network."
             )
         for name, variable in variables.items():
@@ -90,12 +91,8 @@ def _read(folder, network, variables):
     if slots:
         notes.append(f"{network}: {len(slots)} variables of the optimizer are left over.")
     if others:
-        notes.append(f"{network}: {len(others)} variables of other networks are left over: {_some(others)}.")
+        notes.append(f"{network}: {len(others)} variables of other networks are left over: {name_some(others)}.")
     return notes
-
-
-def _some(names, most=5):
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _prefix(folder):

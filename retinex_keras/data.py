@@ -41,13 +41,16 @@ def find_pairs(low, high):
     low, high = find_images(low), find_images(high)
     alone = [str(images[stem]) for images, others in ((low, high), (high, low)) for stem in images if stem not in others]
     if alone:
-        raise ValueError(f"{_names(alone)}: no image of the same stem on the other side; add the partner or move these away.")
+        raise ValueError(
+            f"{name_some(alone)}: no image of the same stem on the other side; add the partner or move these away."
+        )
     return [(low[stem], high[stem]) for stem in low]
 
 
-def _names(paths, most=5):
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more
+def name_some(names, most=5):
+    """The first names of a long list and the number of the others, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def load_scene(paths, resize=None):
@@ -97,7 +100,7 @@ def _load_all(groups, resize, cache):
         except ValueError as error:
             bad.append(str(error))
     if bad:
-        raise ValueError(f"{len(bad)} of {len(groups)} cannot be used: {_names(bad)}")
+        raise ValueError(f"{len(bad)} of {len(groups)} cannot be used: {name_some(bad)}")
     return arrays
 
 
@@ -142,7 +145,8 @@ def darken(
     `shot_noise * signal + read_noise**2`, the model of Brooks et al. ("Unprocessing Images for Learned Raw Denoising",
     CVPR 2019, section 3.1), in which a sensor's gain raises both noises together: one draw sets both here too. Back in sRGB
     a tone curve of power `gamma` follows, and rounding to 8 bits. The ranges are ours, set by LOL: its references, darkened
-    by the defaults, have a median brightness of 0.09 and noise of 0.006, and its own dark images 0.06 and 0.006.
+    by the defaults, have a median brightness of 0.09 and noise of 0.006, and its own dark images 0.06 and 0.006. A range of
+    two equal numbers fixes a strength.
 
     Args:
         image: (H, W, 3), uint8, sRGB.
@@ -152,7 +156,6 @@ def darken(
         shot_noise: range of the variance of the noise at signal 1, drawn log-uniformly.
         read_noise: range of the standard deviation of the noise at signal 0, drawn together with the shot noise.
         gamma: range of the power, drawn uniformly; above 1 darkens.
-            A range of two equal numbers fixes a strength.
 
     Returns:
         (H, W, 3), uint8.

@@ -86,16 +86,10 @@ def train_retinexnet(
     }
     if data is None and photos is None:
         raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
-    counts = {
-        "epochs": epochs,
-        "every": every,
-        "filters": filters,
-        "patch_size": patch_size,
-        "decay_epoch": settings["decay_epoch"],
-    }
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is at least 1. Received {name}={value}.")
+    counts = settings | {"every": every}
+    for name in ("epochs", "every", "filters", "patch_size", "decay_epoch"):
+        if counts[name] < 1:
+            raise ValueError(f"{name} is at least 1. Received {name}={counts[name]}.")
     if not 0 <= seed < 2**31 or not learning_rate > 0:
         raise ValueError(f"seed is from 0 to 2**31 - 1, learning_rate above 0. Received {seed} and {learning_rate}.")
     out = Path(out)

@@ -52,16 +52,19 @@ def enhance(image, out, weights, force):
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     if image.is_dir():
-        made, existing, bad = enhance_folder(image, out, load_pretrained(weights), force)
-        print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
-        for path, reason in bad:
-            print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-        return 1 if bad else 0
+        return _report(out, *enhance_folder(image, out, load_pretrained(weights), force))
     check_writable(out)
     if out.exists() and image.exists() and out.samefile(image):
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
     write_image(out, enhance(image, load_pretrained(weights)))
     print(f"enhanced: {out}")
+
+
+def _report(out, made, existing, bad):
+    print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
+    for path, reason in bad:
+        print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def decompose(image, out, weights):
@@ -106,6 +109,13 @@ def convert(decom, enhance, out):
     with whole_file(out) as temporary:
         model.save(temporary)
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
+
+
+def export(out, weights, version, max_pixels):
+    from retinex_keras.export import export_savedmodel
+    from retinex_keras.inference import load_pretrained
+
+    print(f"exported: {export_savedmodel(load_pretrained(weights), out, version, max_pixels)}")
 
 
 def _parser():
@@ -162,6 +172,12 @@ def _parser():
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
     add("--enhance", type=Path, metavar="DIR", help="folder of Enhance-Net's checkpoint, the original's Relight")
     add("out", type=Path, metavar="OUT.keras")
+
+    add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.").add_argument
+    add("out", type=Path, help="folder of the versions that the server polls")
+    add("--weights", **WEIGHTS)
+    add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
+    add("--max-pixels", type=int, default=50_000_000, metavar="N", help="refuse larger files (default: %(default)s)")
     return parser
 
 

@@ -13,13 +13,13 @@ def main(arguments=None):
     """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
-    tensorflow = _import_tensorflow()
+    tensorflow_error = () if command is request else _import_tensorflow().errors.OpError
     try:
         return command(**vars(options)) or 0
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
-    except tensorflow.errors.OpError as error:
+    except tensorflow_error as error:
         print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -118,6 +118,21 @@ def export(out, weights, version, max_pixels):
     print(f"exported: {export_savedmodel(load_pretrained(weights), out, version, max_pixels)}")
 
 
+def request(url, image, out, version, timeout, at_once, force):
+    from retinex_keras.client import connect, request_folder, request_image
+
+    if image and not out:
+        raise ValueError(f"Received {image} alone: name the picture to write, or the folder, after it.")
+    server = connect(url, version, timeout)
+    if not image:
+        print(*(f"version {version}: {state}" for version, state in server.status().items()), sep="\n")
+    elif image.is_dir():
+        return _report(out, *request_folder(server, image, out, at_once, force))
+    else:
+        request_image(server, image, out)
+        print(f"enhanced: {out}")
+
+
 def _parser():
     parser = argparse.ArgumentParser("retinex", description="Photos taken in the dark, brightened.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -178,6 +193,15 @@ def _parser():
     add("--weights", **WEIGHTS)
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", type=int, default=50_000_000, metavar="N", help="refuse larger files (default: %(default)s)")
+
+    add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
+    add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
+    add("image", type=Path, nargs="?", help="a photo or a folder")
+    add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
+    add("--version", type=int, metavar="N", help="of the model (default: the server's latest)")
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
+    add("--at-once", type=int, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
+    add("--force", action="store_true", help="make results of a folder again that exist")
     return parser
 
 

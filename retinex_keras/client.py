@@ -68,7 +68,8 @@ class _Rest:
         return base64.b64decode(predictions[0]["b64"])
 
     def status(self):
-        return {entry["version"]: entry["state"] for entry in self._ask("GET", self.model, "model_version_status")}
+        answer = self._ask("GET", self.model, "model_version_status")
+        return dict(sorted((int(entry["version"]), entry["state"]) for entry in answer))
 
     def _ask(self, method, url, key, **options):
         try:
@@ -119,7 +120,7 @@ class _Grpc:
     def status(self):
         answer = self._ask(self.models.GetModelStatus, self.statuses.GetModelStatusRequest())
         states = self.statuses.ModelVersionStatus.State
-        return {str(entry.version): states.Name(entry.state) for entry in answer.model_version_status}
+        return dict(sorted((entry.version, states.Name(entry.state)) for entry in answer.model_version_status))
 
     def _ask(self, method, request):
         request.model_spec.name = NAME

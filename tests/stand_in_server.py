@@ -47,6 +47,11 @@ class StandIn:
             return self.failures.pop(0) if self.failures else None
 
 
+def _words(error):
+    """What the server would say: Python puts lines of its own before it, such as "Graph execution error"."""
+    return error.message[re.search(r"^.*\n\t \[\[|\Z", error.message, re.MULTILINE).start() :] or error.message
+
+
 def serve_rest(stand_in, port=0):
     """Starts the REST side; returns the server of the standard library, which has `server_port` and `shutdown`."""
 
@@ -90,7 +95,7 @@ def serve_rest(stand_in, port=0):
             except LookupError as error:
                 return self.answer(404, {"error": str(error)})
             except tf.errors.InvalidArgumentError as error:
-                return self.answer(400, {"error": error.message})
+                return self.answer(400, {"error": _words(error)})
             # The output's name ends in _bytes, so that its strings are sent as base64.
             self.answer(200, {"predictions": [{"b64": base64.b64encode(result).decode()} for result in results]})
 
@@ -127,7 +132,7 @@ def serve_grpc(stand_in, address="127.0.0.1:0"):
             except LookupError as error:
                 context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             except tf.errors.InvalidArgumentError as error:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, _words(error))
             answer.outputs["enhanced_bytes"].CopyFrom(tf.make_tensor_proto(results, tf.string))
             return answer
 

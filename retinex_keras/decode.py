@@ -23,8 +23,9 @@ def decode(contents, max_pixels):
         """The integers of so many bytes at the offsets `at`, int64; beyond the end of the file are zeros."""
         at = tf.expand_dims(tf.convert_to_tensor(at, tf.int64), -1)
         digits = tf.gather(data, tf.minimum(at + tf.range(count, dtype=tf.int64), end))
-        weights = tf.constant([256**i for i in range(count)], tf.int64)
-        return tf.reduce_sum(tf.cast(digits, tf.int64) * tf.where(little, weights, weights[::-1]), -1)
+        weights = [256**i for i in range(count)]
+        weights = tf.where(little, tf.constant(weights, tf.int64), tf.constant(weights[::-1], tf.int64))
+        return tf.reduce_sum(tf.cast(digits, tf.int64) * weights, -1)
 
     def has(at, tag):
         return number(at, len(tag)) == int.from_bytes(tag, "big")
@@ -54,8 +55,8 @@ def decode(contents, max_pixels):
         valid = (has(at, b"II*\0") | has(at, b"MM\0*")) & (turn >= 0) & (turn < 8)
         turn = tf.where(valid, turn, 0)
         image = tf.cond(turn >= 4, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-        image = tf.cond((turn % 4 == 1) | (turn % 4 == 2), lambda: image[:, ::-1], lambda: image)
-        return tf.cond(turn % 4 >= 2, lambda: image[::-1], lambda: image)
+        image = tf.cond((turn % 4 == 1) | (turn % 4 == 2), lambda: tf.reverse(image, [1]), lambda: image)
+        return tf.cond(turn % 4 >= 2, lambda: tf.reverse(image, [0]), lambda: image)
 
     def jpeg():
         with checked_size(*tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])):

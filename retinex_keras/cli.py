@@ -10,6 +10,8 @@ from pathlib import Path
 MAX_PIXELS = {"default": 250_000_000, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
 WEIGHTS = {"default": "natural", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
 DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
+FORCE = {"action": "store_true", "help": "make results of a folder again that exist"}
+QUALITY = {"type": int, "default": 95, "metavar": "1-100", "help": "of JPEG and WebP (default: %(default)s)"}
 
 
 def main(arguments=None):
@@ -119,14 +121,14 @@ def convert(decom, enhance, out):
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 
 
-def export(out, weights, version, max_pixels):
+def export(out, weights, denoise, version, max_pixels):
     from retinex_keras.export import export_savedmodel
     from retinex_keras.inference import load_pretrained
 
-    print(f"exported: {export_savedmodel(load_pretrained(weights), out, version, max_pixels)}")
+    print(f"exported: {export_savedmodel(load_pretrained(weights, denoise), out, version, max_pixels)}")
 
 
-def request(url, image, out, version, timeout, at_once, force):
+def request(url, image, out, version, timeout, at_once, force, quality):
     from retinex_keras.client import connect, request_folder, request_image
 
     if image and not out:
@@ -135,9 +137,9 @@ def request(url, image, out, version, timeout, at_once, force):
     if not image:
         print(*(f"version {version}: {state}" for version, state in server.status().items()), sep="\n")
     elif image.is_dir():
-        return _report(out, *request_folder(server, image, out, at_once, force))
+        return _report(out, *request_folder(server, image, out, force, quality, at_once))
     else:
-        request_image(server, image, out)
+        request_image(server, image, out, quality)
         print(f"enhanced: {out}")
 
 
@@ -173,8 +175,8 @@ def _parser():
     add("out", type=Path, help="the picture to write, whose suffix decides the format; for a folder, a folder")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
-    add("--force", action="store_true", help="make results of a folder again that exist")
-    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
+    add("--force", **FORCE)
+    add("--quality", **QUALITY)
     add("--max-pixels", **MAX_PIXELS)
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
@@ -206,8 +208,9 @@ def _parser():
     add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.").add_argument
     add("out", type=Path, help="folder of the versions that the server polls")
     add("--weights", **WEIGHTS)
+    add("--denoise", **DENOISE)
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
-    add("--max-pixels", type=int, default=50_000_000, metavar="N", help="refuse larger files (default: %(default)s)")
+    add("--max-pixels", **MAX_PIXELS | {"default": 50_000_000})
 
     add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
@@ -216,7 +219,8 @@ def _parser():
     add("--version", type=int, metavar="N", help="of the model (default: the server's latest)")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
     add("--at-once", type=int, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
-    add("--force", action="store_true", help="make results of a folder again that exist")
+    add("--force", **FORCE)
+    add("--quality", **QUALITY)
     return parser
 
 

@@ -3,17 +3,14 @@
 import base64
 import concurrent.futures
 import importlib.util
-import io
 import json
 import re
 import sys
+import tempfile
 import types
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from retinex_keras.images import WRITTEN, check_writable, list_images, whole_file, write_image
+from retinex_keras.images import check_quality, check_writable, read_image, read_photo, results_of_folder, write_image
 
 NAME = "retinex"  # of the model on the server
 RETRIES = 4  # of what can pass: a server that starts, or is busy
@@ -173,31 +170,38 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(server, path, out):
-    """Lets a server, from `connect`, brighten the image in a file, and writes the result in the format of `out`'s suffix."""
+def request_image(server, path, out, quality=95):
+    """Lets a server, from `connect`, brighten the image in a file, and writes the result as `retinex enhance` does.
+
+    Args:
+        server: from `connect`.
+        path: of the image.
+        out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
+        quality: of JPEG and WebP, 1 to 100.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: what `read_photo`, `write_image` and `server.enhance` raise.
+    """
     path, out = Path(path), Path(out)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; check the path.")
-    if out.exists() and out.samefile(path):
+    if out.exists() and path.exists() and out.samefile(path):
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
-    check_writable(out)
+    check_writable(out, quality)
+    extras = read_photo(path)[1]
     try:
         enhanced = server.enhance(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if out.suffix.lower() == ".png":
-        with whole_file(out) as temporary:
-            temporary.write_bytes(enhanced)
-    else:
-        write_image(out, np.asarray(Image.open(io.BytesIO(enhanced))))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "enhanced.png").write_bytes(enhanced)
+        write_image(out, read_image(Path(folder, "enhanced.png")), extras, quality)
 
 
-def request_folder(server, folder, out, at_once=4, force=False):
+def request_folder(server, folder, out, force=False, quality=95, at_once=4):
     """Lets a server brighten all images of a folder and its subfolders, as `inference.enhance_folder` does it itself.
 
     Args:
         server: from `connect`.
-        folder, out, force: as there.
+        folder, out, force, quality: as there.
         at_once: requests that are under way at a time.
 
     Returns:
@@ -209,21 +213,16 @@ def request_folder(server, folder, out, at_once=4, force=False):
     """
     from tqdm import tqdm  # here, since it takes a tenth of a second
 
-    folder, out = Path(folder), Path(out)
-    if out.resolve() == folder.resolve():
-        raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
+    check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
-    targets = {path: out / path.relative_to(folder) for path in images}
-    targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
-    pending = [path for path in images if force or not targets[path].exists()]
+    targets, pending, existing = results_of_folder(folder, out, force)
     made, bad = [], []
 
     def ask(path):
         try:
             targets[path].parent.mkdir(parents=True, exist_ok=True)
-            request_image(server, path, targets[path])
+            request_image(server, path, targets[path], quality)
         except ConnectionError:
             raise
         except (ValueError, OSError) as error:
@@ -235,4 +234,4 @@ def request_folder(server, folder, out, at_once=4, force=False):
             bad.append((path, reason)) if reason else made.append(targets[path])
     finally:
         pool.shutdown(cancel_futures=True)
-    return made, [targets[path] for path in sorted(set(images) - set(pending))], bad
+    return made, existing, bad

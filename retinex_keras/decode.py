@@ -2,19 +2,23 @@
 
 import tensorflow as tf
 
+MEND = "save it as RGB, in PNG"
+
 
 def decode(contents, max_pixels):
     """The pixels of an image file, those that `images.read_image` gives, turned upright by its EXIF orientation.
 
-    Ops of the graph refuse with `tf.errors.InvalidArgumentError`: what is no JPEG, PNG, WebP or BMP, is damaged, or announces
-    too many pixels in its header, before it is decoded.
+    Ops of the graph refuse with `tf.errors.InvalidArgumentError` what is no JPEG, PNG, WebP or BMP, is damaged, or announces
+    too many pixels in its header, before it is decoded; and what needs a colour profile to become RGB, which they cannot read:
+    CMYK and grey with a profile.
 
     Args:
         contents: the file, a scalar string tensor.
         max_pixels: an image may have so many.
 
     Returns:
-        (H, W, 3) tensor, uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1].
+        (H, W, 3) tensor, uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1]; and whether
+        the file has 16 bits, a scalar boolean.
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
     end = tf.size(data, tf.int64) - 1
@@ -40,11 +44,14 @@ def decode(contents, max_pixels):
     def eight_bits(image):
         return tf.cast(image, tf.uint16) * 257
 
-    def upright(image, first, header, is_exif, following):
-        """Turns the image by its EXIF orientation, which is looked for from chunk to chunk of the file."""
+    def find(first, wanted, following):
+        """The offset of the first chunk that is wanted, beginning at an offset; the end of the file if there is none."""
         start = [tf.constant(first, tf.int64)]
-        (at,) = tf.while_loop(lambda at: (at < end) & ~is_exif(at), lambda at: [following(at)], start, maximum_iterations=9999)
-        at += header
+        (at,) = tf.while_loop(lambda at: (at < end) & ~wanted(at), lambda at: [following(at)], start, maximum_iterations=9999)
+        return tf.where(wanted(at), at, end)
+
+    def upright(image, at):
+        """Turns the image by the EXIF data at an offset."""
         at += tf.where(has(at, b"Exif"), tf.constant(6, tf.int64), 0)
         little = has(at, b"II")
         entries = at + number(at + 4, 4, little)
@@ -59,25 +66,35 @@ def decode(contents, max_pixels):
         return tf.cond(turn % 4 >= 2, lambda: tf.reverse(image, [0]), lambda: image)
 
     def jpeg():
-        with checked_size(*tf.unstack(tf.io.extract_jpeg_shape(contents)[:2])):
-            image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
-
-        def is_exif(at):
-            return has(at, b"\xff\xe1") & has(at + 4, b"Exif")
-
         def following(at):
             return tf.where(has(at, b"\xff\xda"), end, at + 2 + number(at + 2, 2))
 
-        return upright(eight_bits(image), 2, 4, is_exif, following)
+        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
+        profile = find(2, lambda at: has(at, b"\xff\xe2") & has(at + 34, b"GRAY"), following)
+        plain = (channels == 3) | (channels == 1) & (profile == end)
+        with checked_size(height, width), check(plain, f"Expected RGB, or grey without a profile: {MEND}"):
+            image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
+        exif = find(2, lambda at: has(at, b"\xff\xe1") & has(at + 4, b"Exif"), following)
+        return upright(eight_bits(image), exif + 4)
 
     def png():
-        with checked_size(number(20, 4), number(16, 4)):
+        def following(at):
+            return at + 12 + number(at, 4)
+
+        def unfit(at):
+            return has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (number(25, 1) == 0) & ~deep  # 0 is grey without alpha
+
+        plain = ~unfit(find(8, lambda at: unfit(at) | has(at + 4, b"IDAT"), following))
+        with (
+            checked_size(number(20, 4), number(16, 4)),
+            check(plain, f"Expected no animation, and grey without a profile: {MEND}"),
+        ):
             image = tf.cond(
-                has(24, b"\x10\0"),  # grey, 16 bits: of others read_image keeps the upper 8
+                deep,
                 lambda: tf.io.decode_png(contents, channels=3, dtype=tf.uint16),
                 lambda: eight_bits(tf.io.decode_png(contents, channels=3)),
             )
-        return upright(image, 8, 8, lambda at: has(at + 4, b"eXIf"), lambda at: at + 12 + number(at, 4))
+        return upright(image, 8 + find(8, lambda at: has(at + 4, b"eXIf"), following))
 
     def webp():
         bits = number(21, 4, True)  # 14 for the width, 14 for the height
@@ -92,7 +109,7 @@ def decode(contents, max_pixels):
         def following(at):
             return at + 8 + (number(at + 4, 4, True) + 1) // 2 * 2
 
-        return upright(eight_bits(image), 12, 8, lambda at: has(at, b"EXIF"), following)
+        return upright(eight_bits(image), 8 + find(12, lambda at: has(at, b"EXIF"), following))
 
     def bmp():
         height, bits = number(22, 4, True), number(28, 2, True)
@@ -100,19 +117,20 @@ def decode(contents, max_pixels):
         plain = (number(30, 4) == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
         with (
             checked_size(height, number(18, 4, True)),
-            check(plain, "Expected a BMP of 8, 24 or 32 bits, uncompressed: save it as PNG"),
+            check(plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"),
         ):
             image = tf.io.decode_bmp(contents)
         palette = 14 + number(14, 4, True) + 4 * tf.range(256, dtype=tf.int64)[:, None] + [2, 1, 0]
         coloured = tf.gather(data, tf.minimum(palette, end))
-        return eight_bits(
-            tf.cond(bits == 8, lambda: tf.gather(coloured, tf.cast(image[..., 0], tf.int32)), lambda: image[..., :3])
-        )
+        image = tf.cond(bits == 8, lambda: tf.gather(coloured, tf.cast(image[..., 0], tf.int32)), lambda: image[..., :3])
+        return eight_bits(image)
 
     def unknown():
         with check(tf.constant(False), "Expected a JPEG, PNG, WebP or BMP file"):
             return tf.zeros([1, 1, 3], tf.uint16)
 
     is_webp = has(0, b"RIFF") & has(8, b"WEBP")
-    formats = [(has(0, b"\xff\xd8\xff"), jpeg), (has(0, b"\x89PNG"), png), (is_webp, webp), (has(0, b"BM"), bmp)]
-    return tf.ensure_shape(tf.case(formats, unknown), [None, None, 3])
+    is_png = has(0, b"\x89PNG")
+    deep = is_png & (number(24, 1) == 16)
+    formats = [(has(0, b"\xff\xd8\xff"), jpeg), (is_png, png), (is_webp, webp), (has(0, b"BM"), bmp)]
+    return tf.ensure_shape(tf.case(formats, unknown), [None, None, 3]), deep

@@ -10,13 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from retinex_keras.client import NAME
 from retinex_keras.decode import decode
 from retinex_keras.images import context_indices, to_float
-from retinex_keras.inference import TILE
+from retinex_keras.inference import TILES
 
 MAX_PIXELS = 50_000_000
-NAME = "retinex"  # of the model on the server
-PARTS = ("reflectance", "illumination", "adjusted_illumination")
 
 
 def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
@@ -25,9 +24,9 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
     Signatures, made of core ops only, each with the result of `enhance` and `decompose`:
 
     - `serving_default`: `image_bytes`, strings (B,), files in JPEG, PNG, WebP or BMP, each of its own size, to
-      `enhanced_bytes`, strings (B,), PNG files; computed in tiles.
+      `enhanced_bytes`, strings (B,), PNG files of as many bits, without alpha and metadata; computed in tiles.
     - `enhance`: `image`, float32 (B, H, W, 3) in [0, 1], to `enhanced`, the same.
-    - `decompose`: the same to `reflectance` (B, H, W, 3), `illumination` and `adjusted_illumination` (B, H, W, 1).
+    - `decompose`: the same to all that `decompose` gives.
 
     A server that polls `out` sees a version as a whole or not at all. Settings that exist are kept.
 
@@ -69,8 +68,10 @@ def _archive(model, max_pixels):
 
     def serving_default(image_bytes):
         def enhanced(contents):
-            image = _enhanced_in_tiles(network, model.grid, model.halo, decode(contents, max_pixels))
-            return tf.io.encode_png(image, compression=1)
+            pixels, deep = decode(contents, max_pixels)
+            image = _enhanced_in_tiles(network, model, pixels, tf.where(deep, 65535.0, 255.0))
+            shallow = tf.cast(image, tf.uint8)
+            return tf.cond(deep, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
 
         spec = tf.TensorSpec([], tf.string)  # one after the other: memory is for one image, however many there are
         return {"enhanced_bytes": tf.map_fn(enhanced, image_bytes, fn_output_signature=spec, parallel_iterations=1)}
@@ -88,7 +89,7 @@ def _archive(model, max_pixels):
     archive.track(model)
     archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, "image_bytes")])
     archive.add_endpoint("enhance", lambda image: {"enhanced": whole(image)["enhanced"]}, [images])
-    archive.add_endpoint("decompose", lambda image: {name: whole(image)[name] for name in PARTS}, [images])
+    archive.add_endpoint("decompose", whole, [images])
     return archive
 
 
@@ -101,27 +102,27 @@ def _context(image):
     return _taken(image, context_indices(tf.shape(image)[1]), context_indices(tf.shape(image)[2]))
 
 
-def _enhanced_in_tiles(network, grid, halo, image):
-    """(H, W, 3), uint16, to uint8 by the tiles of `inference.enhance`: memory for activations does not grow with the image."""
+def _enhanced_in_tiles(network, model, image, top_value):
+    """(H, W, 3), uint16, to uint16 up to a value, by the tiles of `inference.enhance`, so that memory does not grow with it."""
     values = tf.constant(to_float(np.arange(65536, dtype="uint16")))  # a table: graphs may divide by other roundings
-    image = image[None]
+    image, grid = image[None], model.grid
     size = tf.shape(image)[1:3]
-    step = -(-size // (-(-size // TILE) * grid)) * grid
+    step = -(-size // (-(-size // TILES[model.natural]) * grid)) * grid
     counts = -(-size // step)
     context = tf.gather(values, tf.cast(_context(image), tf.int32))
 
     def tile(index):
         start = tf.stack([index // counts[1], index % counts[1]]) * step
-        first = tf.maximum(start - halo, 0)
-        last = tf.minimum(start + step + halo, size + -size % grid)
+        first = tf.maximum(start - model.halo, 0)
+        last = tf.minimum(start + step + model.halo, size + -size % grid)
         seen = (tf.minimum(tf.range(first[axis], last[axis]), size[axis] - 1) for axis in (0, 1))
         pixels = tf.gather(values, tf.cast(_taken(image, *seen), tf.int32))
         enhanced = network(pixels, context)["enhanced"]
         (top, left), (height, width) = tf.unstack(start - first), tf.unstack(tf.minimum(step, size - start))
-        enhanced = tf.cast(tf.round(enhanced[0, top : top + height, left : left + width] * 255.0), tf.uint8)
+        enhanced = tf.cast(tf.round(enhanced[0, top : top + height, left : left + width] * top_value), tf.uint16)
         return tf.image.pad_to_bounding_box(enhanced, 0, 0, step[0], step[1])  # tiles at the end are smaller
 
-    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+    spec = tf.TensorSpec([None, None, 3], tf.uint16)
     tiles = tf.map_fn(tile, tf.range(counts[0] * counts[1]), fn_output_signature=spec, parallel_iterations=1)
     tiles = tf.reshape(tiles, tf.concat([counts, step, [3]], 0))  # (rows, columns, height, width, 3)
     whole = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3, 4]), tf.concat([counts * step, [3]], 0))

@@ -23,7 +23,7 @@ def main(arguments=None):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
             return command(**vars(options)) or 0
-    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
     except tensorflow_error as error:
@@ -121,11 +121,16 @@ def convert(decom, enhance, out):
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 
 
-def export(out, weights, denoise, version, max_pixels):
-    from retinex_keras.export import export_savedmodel
+def export(out, weights, denoise, format, version, max_pixels):
+    from retinex_keras.export import export_onnx, export_savedmodel
     from retinex_keras.inference import load_pretrained
 
-    print(f"exported: {export_savedmodel(load_pretrained(weights, denoise), out, version, max_pixels)}")
+    model = load_pretrained(weights, denoise)
+    if format == "savedmodel":
+        out = export_savedmodel(model, out, version, max_pixels)
+    else:
+        export_onnx(model, out)
+    print(f"exported: {out}")
 
 
 def request(url, image, out, version, timeout, at_once, force, quality):
@@ -206,9 +211,10 @@ def _parser():
     add("out", type=Path, metavar="OUT.keras")
 
     add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.").add_argument
-    add("out", type=Path, help="folder of the versions that the server polls")
+    add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
+    add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", **MAX_PIXELS | {"default": 50_000_000})
 

@@ -1,9 +1,10 @@
-"""SavedModel with its signatures, as TensorFlow Serving takes it."""
+"""SavedModel with its signatures, as TensorFlow Serving takes it; ONNX."""
 
 import functools
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from retinex_keras.client import NAME
 from retinex_keras.decode import decode
-from retinex_keras.images import context_indices, to_float
+from retinex_keras.images import context_indices, to_float, whole_file
 from retinex_keras.inference import TILES
 
 MAX_PIXELS = 50_000_000
@@ -59,6 +60,17 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
         _write_warmup(temporary / "assets.extra")
         os.rename(temporary, target)
     return target
+
+
+def export_onnx(model, path):
+    """Writes a model as an ONNX file, by Keras and tf2onnx.
+
+    Its input is `image`, float32 (B, H, W, 3) in [0, 1]; its outputs are named and are what `model(image)` gives, in one piece.
+    """
+    image = keras.InputSpec("float32", (None, None, None, 3), name="image")
+    with warnings.catch_warnings(), whole_file(path) as temporary:
+        warnings.simplefilter("ignore", FutureWarning)  # of Keras, about numpy
+        model.export(temporary, format="onnx", input_signature=[image], verbose=False)
 
 
 def _archive(model, max_pixels):

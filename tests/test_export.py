@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from retinex_keras.decode import decode
-from retinex_keras.export import export_savedmodel
+from retinex_keras.export import export_onnx, export_savedmodel
 from retinex_keras.images import read_image
 from retinex_keras.inference import decompose, enhance
 
@@ -162,6 +162,22 @@ ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture
 def test_what_cannot_be_read_is_an_invalid_argument(decoder, contents, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decoder(tf.constant(contents))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_onnx_gives_what_the_model_gives(exports, version, tmp_path, random):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = exports[1][version]
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    names = [output.name for output in session.get_outputs()]
+    for size in ((2, 16, 24), (1, 13, 17)):
+        image = random.random((*size, 3), "float32")
+        expected = model(image)
+        assert set(names) == set(expected)
+        for name, value in zip(names, session.run(None, {"image": image})):
+            np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
 
 
 def test_a_version_that_exists_is_refused_and_settings_are_kept(exports):

@@ -41,8 +41,10 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
         The path of the version.
 
     Raises:
-        ValueError: if the version exists or is not positive.
+        ValueError: if the version exists or is not positive, or if Keras runs on another backend than TensorFlow.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"The server runs TensorFlow. Received Keras on {keras.backend.backend()}: unset KERAS_BACKEND.")
     out = Path(out)
     if version is None:
         version = 1 + max((int(path.name) for path in out.glob("*") if path.name.isdecimal()), default=0)

@@ -1,3 +1,4 @@
+import concurrent.futures
 import http.server
 import io
 import os
@@ -52,6 +53,12 @@ def photo(tmp_path, random):
     return tmp_path / "photo.png"
 
 
+def saved(image, format):
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("version", [1, 2, None])
 def test_a_photo_comes_back_as_enhance_makes_it(url, exports, tmp_path, random, capsys, version):
     photo, out, expected = (tmp_path / name for name in ("photo.png", "out.png", "expected.png"))
@@ -98,6 +105,27 @@ def test_a_folder_with_junk_goes_on_where_it_stopped(url, exports, stand_in, pho
         np.testing.assert_array_equal(read_image(out / "nested" / f"{i}.png"), expected)
 
 
+def test_broken_files_among_many_at_once_harm_no_other(url, exports, random):
+    images = [random.integers(0, 60, (8 + i % 7, 40 - i, 3), dtype="uint8") for i in range(30)]
+    files = [saved(image, ("PNG", "BMP")[i % 2]) for i, image in enumerate(images)]
+    files[5::10] = [b"", b"hello", files[25][:200]]
+    server = connect(url)
+
+    def ask(contents):
+        try:
+            return np.asarray(Image.open(io.BytesIO(server.enhance(contents))))
+        except ValueError as error:
+            return str(error)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, files))
+    for i, (image, answer) in enumerate(zip(images, answers)):
+        if i % 10 == 5:
+            assert answer.startswith("the server refused it: ")
+        else:
+            np.testing.assert_array_equal(answer, enhance(image, exports[1][2]))
+
+
 def test_what_can_pass_is_asked_again(url, stand_in, photo, tmp_path):
     stand_in.failures = [(503, "UNAVAILABLE")] * 2
     assert main(["request", url, str(photo), str(tmp_path / "out.png")]) == 0
@@ -138,11 +166,9 @@ def test_a_folder_ends_with_its_server(urls, scheme, photo, tmp_path, capsys):
 
 
 def test_messages_beyond_4_megabytes(url, random):
-    noise = random.integers(0, 256, (1200, 1200, 3), dtype="uint8")  # what PNG cannot make smaller
-    stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, "PNG", compress_level=0)
-    assert len(stream.getvalue()) > 4 * 2**20
-    assert len(connect(url).enhance(stream.getvalue())) > 10**6
+    noise = saved(random.integers(0, 256, (1200, 1200, 3), dtype="uint8"), "BMP")
+    assert len(noise) > 4 * 2**20
+    assert len(connect(url).enhance(noise)) > 10**6
 
 
 def test_another_server_is_none_of_ours(tmp_path, photo, capsys):

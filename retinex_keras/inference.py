@@ -30,12 +30,14 @@ def load_pretrained(weights="paper"):
         weights: the name of shipped weights ("paper": the original recipe), or the path of a `.keras` file.
 
     Returns:
-        A `RetinexNet`.
+        A `RetinexNet`, or the `SimpleCNN` that it is compared with.
 
     Raises:
         FileNotFoundError: if there are no such weights.
         ValueError: if the file holds something else.
     """
+    from retinex_keras.baselines import SimpleCNN  # here, since baselines import this module
+
     here = Path(__file__).parent
     shipped = {path.stem: path for path in (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))}
     path = shipped.get(str(weights), Path(weights))
@@ -48,7 +50,7 @@ def load_pretrained(weights="paper"):
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
-    if not isinstance(model, RetinexNet):
+    if not isinstance(model, (RetinexNet, SimpleCNN)):
         raise ValueError(
             f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
         )
@@ -66,7 +68,7 @@ _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
 
 
 def _model(model):
-    return model if isinstance(model, RetinexNet) else _pretrained(model)
+    return model if isinstance(model, keras.Model) else _pretrained(model)
 
 
 def decompose(image, model="paper", tile=TILE):

@@ -1,6 +1,7 @@
 """Scores of a folder of pairs, one row an image."""
 
 import csv
+import functools
 import io
 import json
 import time
@@ -13,11 +14,12 @@ from retinex_keras.data import find_pairs, load_scene
 from retinex_keras.images import to_float
 from retinex_keras.inference import enhance
 from retinex_keras.losses import grayscale
+from retinex_keras.plots import sheet
 
 PROTOCOL = (
     "Scored is the 8-bit picture that would be saved. PSNR: RGB, one value an image, then the mean. SSIM: Gaussian window 11, "
     "sigma 1.5, K1 0.01, K2 0.03; RGB is the mean over channels, grey is ITU-R 601 luma. PSNR GT mean: the picture scaled to "
-    "the reference's mean luma, which leaks the reference into the result. Seconds: the network alone, without files."
+    "the reference's mean luma, which leaks the reference into the result. Seconds: the method alone, without files."
 )
 
 
@@ -48,13 +50,46 @@ def score_pairs(low, high, model):
     """
     pairs = find_pairs(low, high)
     enhance(load_scene(pairs[0])[0], model)  # a warm-up, which is not timed
+    return _score_method(pairs, functools.partial(enhance, model=model))
+
+
+def _score_method(pairs, method, pictures=None):
+    """The rows of what `method` makes of each dark image; `pictures` receives it for those that are its keys."""
     rows = []
     for paths in tqdm(pairs, "scoring", unit="image", leave=False, disable=None):
         dark, reference = load_scene(paths)
         start = time.perf_counter()
-        picture = enhance(dark, model)
+        picture = method(dark)
         seconds = time.perf_counter() - start
         rows.append(_row(paths, picture, reference) | {"seconds": seconds})
+        if pictures and paths in pictures:
+            pictures[paths].append(picture)
+    return rows
+
+
+def compare(low, high, methods, path=None, most=6):
+    """Scores several methods on the same pairs, and shows their pictures side by side.
+
+    Args:
+        low, high: folders of dark images and of their references, matched by file stem.
+        methods: {name: function} from a dark image to a bright one, each (H, W, 3), uint8.
+        path: where to write the sheet: a row a scene; input, methods and reference in the columns. By default none is.
+        most: so many scenes, taken at equal distances, are on the sheet.
+
+    Returns:
+        A list of dicts, one a method, the input first: `method`, the means of the columns of `score`, the median of `seconds`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `score_pairs`.
+    """
+    pairs = find_pairs(low, high)
+    pictures = {paths: [] for paths in pairs[:: -(-len(pairs) // most)]} if path else None
+    methods = {"input": np.copy, **methods}
+    for method in methods.values():
+        method(load_scene(pairs[0])[0])  # a warm-up, which is not timed; what a method lacks is said now
+    rows = [{"method": name, **means(_score_method(pairs, method, pictures))} for name, method in methods.items()]
+    if path:
+        sheet([[*row, load_scene(paths)[1]] for paths, row in pictures.items()], [*methods, "reference"], path)
     return rows
 
 
@@ -89,10 +124,13 @@ def means(rows):
 
 
 def report(rows, about, form="text"):
-    """The rows and their means as "text", "csv" or "json"; in front `about`, what was scored, and the protocol."""
+    """The rows (of images, with their means; or of methods) as "text", "csv" or "json"; in front `about` and the protocol."""
+    images = "image" in rows[0]
     if form == "json":
-        return json.dumps({"about": about, "protocol": PROTOCOL, "images": rows, "mean": means(rows)}, indent=1)
-    rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
+        content = {"images": rows, "mean": means(rows)} if images else {"methods": rows}
+        return json.dumps({"about": about, "protocol": PROTOCOL, **content}, indent=1)
+    if images:
+        rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
     if form == "csv":
         lines = io.StringIO()
         lines.write(f"# {about}\n# {PROTOCOL}\n")

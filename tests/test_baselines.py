@@ -33,7 +33,8 @@ def test_every_method_gives_images_and_brightens(dark, name):
         assert values.shape == (24, 20, 1 if part == "illumination" else 3)
         assert values.dtype == np.float32
         assert 0.0 <= values.min() <= values.max() <= 1.0
-    np.testing.assert_array_equal(METHODS[name](np.zeros((12, 12, 3), "uint8"))["enhanced"].shape, (12, 12, 3))
+    for shape in ((1, 1, 3), (7, 1, 3), (2, 5, 3)):
+        assert METHODS[name](np.zeros(shape, "uint8"))["enhanced"].shape == shape
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -11,19 +11,19 @@ import tensorflow as tf
 
 from retinex_keras.data import training_patches
 from retinex_keras.inference import enhance
-from retinex_keras.models import DecomNet, EnhanceNet
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 
 SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
 
 
-def benchmark(model, sizes=("400x600", "1080p"), runs=5, training=True):
+def benchmark(models, sizes=tuple(SIZES), runs=5):
     """Measures and prints, a line at a time; medians after a warm-up, reading and writing of files left out.
 
     Args:
-        model: a `RetinexNet`, for enhancing; the training steps are those of the original recipe's networks.
+        models: a dict of `RetinexNet`s by name, for enhancing; the training steps are those of new networks of both recipes.
         sizes: names in `SIZES`.
         runs: measurements of each kind.
-        training: whether the training steps and their data are measured too.
 
     Returns:
         The numbers as a dict, {what: value}.
@@ -32,16 +32,23 @@ def benchmark(model, sizes=("400x600", "1080p"), runs=5, training=True):
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {threads} threads, medians of {runs} runs")
     print(f"sgemm: {results['sgemm GFLOP/s']:.0f} GFLOP/s")
-    for name in sizes:
-        image = np.random.default_rng(0).random((*SIZES[name], 3), dtype="float32")
-        seconds = _median_seconds(lambda image=image: enhance(image, model), runs)
-        share = _flops(model, 400, 600) / 240_000 * image[..., 0].size / seconds / results["sgemm GFLOP/s"] * 1e-9
-        results[f"{name} seconds"] = seconds
-        print(f"enhance {name}: {seconds:.3f} s, {image[..., 0].size / seconds * 1e-6:.2f} megapixels/s, {share:.0%} of sgemm")
-    if training:
-        results |= _training_rates(runs)
-        for name in ("data", "DecomNet", "EnhanceNet"):
-            print(f"patches of 48x48 a second, {name}: {results[f'{name} patches/s']:.0f}")
+    for size in sizes:
+        image = np.random.default_rng(0).random((*SIZES[size], 3), dtype="float32")
+        pixels = image[..., 0].size
+        for name, model in models.items():
+            seconds = _median_seconds(lambda model=model, image=image: enhance(image, model), runs)
+            share = _flops(model, 400, 600) / 240_000 * pixels / seconds / results["sgemm GFLOP/s"] * 1e-9
+            results[f"{name} {size} seconds"] = seconds
+            line = f"{name}, {size}: {seconds:.3f} s, {pixels / seconds * 1e-6:.2f} megapixels/s, {share:.0%} of sgemm"
+            if size != "12 MP":  # in one piece it would take many times the memory
+                graph = tf.function(lambda x, model=model: model(x)["enhanced"])
+                whole = _median_seconds(lambda graph=graph, image=image: graph(image[None]).numpy(), runs)
+                line += f", {seconds / whole:.2f} times the bare graph"
+            print(line)
+    results |= _training_rates(runs)
+    for name, value in results.items():
+        if name.endswith("patches/s"):
+            print(f"{name}: {value:.0f}")
     results["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory: {results['peak MiB']:.0f} MiB")
     return results
@@ -74,15 +81,21 @@ def _flops(model, height, width):
 
 
 def _training_rates(runs):
-    """Patches a second of the pipeline alone and of a step of each network, on 400x600 images of noise."""
+    """Patches a second of the pipeline alone and of the training steps of each recipe, on 400x600 images of noise."""
     images = [np.random.default_rng(i).integers(0, 256, (2, 400, 600, 3), dtype="uint8") for i in range(32)]
     patches = training_patches(images)
     iterator = iter(patches)
-    rates = {"data patches/s": 1600 / _median_seconds(lambda: [next(iterator) for _ in range(100)], runs)}
-    decom_net, enhance_net = DecomNet(), EnhanceNet()
+    rates = {"paper, data, 48x48 patches/s": 1600 / _median_seconds(lambda: [next(iterator) for _ in range(100)], runs)}
+    decom_net, enhance_net, natural = DecomNet(), EnhanceNet(), RetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
     decom_net.compile()
     enhance_net.compile(decom_net=decom_net)
-    for network in (decom_net, enhance_net):
-        seconds = _median_seconds(lambda n=network: n.fit(patches, steps_per_epoch=5, shuffle=False, verbose=0), runs)
-        rates[f"{type(network).__name__} patches/s"] = 80 / seconds
+    natural.compile()
+    views = training_patches(images, 160, 8, context=True)
+    for what, network, data, count in (
+        ("paper, DecomNet, 48x48", decom_net, patches, 16),
+        ("paper, EnhanceNet, 48x48", enhance_net, patches, 16),
+        ("natural, 160x160", natural, views, 8),
+    ):
+        seconds = _median_seconds(lambda n=network, d=data: n.fit(d, steps_per_epoch=3, shuffle=False, verbose=0), runs)
+        rates[f"{what} patches/s"] = 3 * count / seconds
     return rates

@@ -4,9 +4,12 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 
-WEIGHTS = {"default": "paper", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
+MAX_PIXELS = {"default": 250_000_000, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
+WEIGHTS = {"default": "natural", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
+DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
 
 
 def main(arguments=None):
@@ -15,7 +18,9 @@ def main(arguments=None):
     command = options.__dict__.pop("command")
     tensorflow = _import_tensorflow()
     try:
-        return command(**vars(options)) or 0
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
+            return command(**vars(options)) or 0
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
@@ -47,30 +52,32 @@ def train(**options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights, force):
-    from retinex_keras.images import check_writable, write_image
+def enhance(image, out, weights, denoise, force, quality, max_pixels):
+    from retinex_keras.images import check_writable, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     if image.is_dir():
-        made, existing, bad = enhance_folder(image, out, load_pretrained(weights), force)
+        made, existing, bad = enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels)
         print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
         for path, reason in bad:
             print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
         return 1 if bad else 0
-    check_writable(out)
+    check_writable(out, quality)
     if out.exists() and image.exists() and out.samefile(image):
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
-    write_image(out, enhance(image, load_pretrained(weights)))
+    photo, extras = read_photo(image, max_pixels)
+    check_writable(out, quality, photo.shape[:2])
+    write_image(out, enhance(photo, load_pretrained(weights, denoise)), extras, quality)
     print(f"enhanced: {out}")
 
 
-def decompose(image, out, weights):
-    from retinex_keras.images import write_image
+def decompose(image, out, weights, denoise, max_pixels):
+    from retinex_keras.images import read_image, write_image
     from retinex_keras.inference import decompose, load_pretrained
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the pictures.")
-    pictures = decompose(image, load_pretrained(weights))
+    pictures = decompose(read_image(image, max_pixels), load_pretrained(weights, denoise))
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         path = out / f"{image.stem}_{name}.png"
@@ -78,12 +85,13 @@ def decompose(image, out, weights):
         print(f"{name.replace('_', ' ')}: {path}")
 
 
-def evaluate(low, high, weights, results, format):
+def evaluate(low, high, weights, denoise, results, format):
     from retinex_keras.evaluate import report, score_pairs, score_results
     from retinex_keras.inference import load_pretrained
 
-    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights))
-    source = f"Pictures of {results}" if results else f"Weights {weights} on {low}, {os.cpu_count()} processors"
+    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise))
+    strength = "" if denoise is None else f", denoised with strength {denoise:g},"
+    source = f"Pictures of {results}" if results else f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
     print(report(rows, f"{source}; references {high}.", format))
 
 
@@ -116,7 +124,7 @@ def benchmark(weights, sizes, runs):
 
     if runs < 1:
         raise ValueError(f"A median takes at least one run. Received --runs {runs}.")
-    benchmark(load_pretrained(weights), sizes, runs)
+    benchmark({name: load_pretrained(name) for name in weights}, sizes, runs)
 
 
 def convert(decom, enhance, out):
@@ -147,32 +155,38 @@ def _parser():
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
-    add("--epochs", type=int, help="of each phase (default: 100)")
+    add("--epochs", type=int, default=100, help="of each phase (default: %(default)s)")
     add("--batch-size", type=int, help="patches a step (default: 16; natural: 8)")
     add("--patch-size", type=int, help="side in pixels (default: 48, with --whole 128; natural: 160)")
     add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
-    add("--learning-rate", type=float, help="of Adam (default: 0.001)")
+    add("--learning-rate", type=float, default=1e-3, help="of Adam (default: %(default)s)")
     add("--decay-epoch", type=int, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
     add("--seed", type=int, default=0, help="of weights, order and patches (default: %(default)s)")
     add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
-    add("--filters", type=int, help="channels of the inner layers of new networks (default: 64)")
+    add("--filters", type=int, help="channels of the inner layers of new networks (default: 64; natural: 32)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
 
     add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
     add("image", type=Path, help="a photo or a folder")
     add("out", type=Path, help="the picture to write, whose suffix decides the format; for a folder, a folder")
     add("--weights", **WEIGHTS)
+    add("--denoise", **DENOISE)
     add("--force", action="store_true", help="make results of a folder again that exist")
+    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
+    add("--max-pixels", **MAX_PIXELS)
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
     add("image", type=Path)
     add("out", type=Path, help="folder for the pictures")
     add("--weights", **WEIGHTS)
+    add("--denoise", **DENOISE)
+    add("--max-pixels", **MAX_PIXELS)
 
     add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
     add("low", type=Path, help="folder of dark images")
     add("high", type=Path, help="folder of their references, of the same stems")
     add("--weights", **WEIGHTS)
+    add("--denoise", **DENOISE)
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
@@ -186,9 +200,10 @@ def _parser():
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument
-    add("--sizes", nargs="+", default=["400x600", "1080p"], choices=["400x600", "1080p", "12 MP"], help="of images")
+    sizes = ["400x600", "1080p", "12 MP"]
+    add("--sizes", nargs="+", default=sizes, choices=sizes, metavar="SIZE", help="of images (default: %(default)s)")
     add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
-    add("--weights", **WEIGHTS)
+    add("--weights", **WEIGHTS | {"nargs": "+", "default": [WEIGHTS["default"]]})
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.").add_argument
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")

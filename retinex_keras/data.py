@@ -211,9 +211,9 @@ def wide_darken(image, rng):
 def training_view(images, size, rng, degradation=wide_darken):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
-    A part of the scene, 60 to 100 % of each side, stands for the whole image. Of a pair the dark image is taken seven times
-    in ten, in three of these brighter or darker than it is; else, and of a photo, the well-lit image is darkened by
-    `degradation`, or, one time in ten, left alone: what is bright already is to stay as it is.
+    A part of the scene, 60 to 100 % of each side and as often as not all of it, stands for the whole image. Of a pair the
+    dark image is taken eight times in ten, in two of these brighter or darker than it is; else, and of a photo, the well-lit
+    image is darkened by `degradation`, or, one time in ten, left alone: what is bright already is to stay as it is.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
@@ -224,7 +224,7 @@ def training_view(images, size, rng, degradation=wide_darken):
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
     """
-    sides = [rng.integers(max(size, 3 * side // 5), side + 1) for side in images.shape[1:3]]
+    sides = [min(side, rng.integers(max(size, 3 * side // 5), 7 * side // 5 + 1)) for side in images.shape[1:3]]
     top, left = (rng.integers(side - part + 1) for side, part in zip(images.shape[1:3], sides))
     flip, turns = divmod(rng.integers(8), 4)
     view = images[:, top : top + sides[0], left : left + sides[1]]
@@ -236,9 +236,10 @@ def training_view(images, size, rng, degradation=wide_darken):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     choice = rng.random()
-    if len(images) == 2 and choice < 0.7:
+    if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
-            low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), shot_noise=(0, 0), read_noise=(0, 0), gamma=(1, 1))
+            off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
+            low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
     elif choice < 0.9:
         low = degradation(high, rng)
     else:

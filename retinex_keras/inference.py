@@ -13,28 +13,39 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from retinex_keras.images import WRITTEN, list_images, read_image, to_float, to_uint8, write_image
+from retinex_keras.images import (
+    MAX_PIXELS,
+    WRITTEN,
+    check_quality,
+    context_indices,
+    list_images,
+    read_image,
+    read_photo,
+    to_float,
+    to_integers,
+    write_image,
+)
 from retinex_keras.models import RetinexNet
 
-# How far a pixel of the input can reach, rounded up to the grid of the three halvings: 10 pixels in Decom-Net (9x9 and six
-# 3x3), 15 and the grid in Enhance-Net. Tiles with this halo give what the whole image gives, bit for bit.
-HALO = 32
-GRID = 8
-TILE = 512
+# The largest side of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks, and a tile takes
+# about a gigabyte at most.
+TILES = {False: 768, True: 1920}
 
 
-def load_pretrained(weights="paper"):
+def load_pretrained(weights="natural", denoise=None):
     """Loads a trained network.
 
     Args:
-        weights: the name of shipped weights ("paper": the original recipe), or the path of a `.keras` file.
+        weights: the name of shipped weights ("natural", or "paper": the original recipe), or the path of a `.keras` file.
+        denoise: strength of `Denoise` on the reflectance, by default that of the weights; 0 gives the original's picture.
+            Natural networks restore the reflectance themselves and take none.
 
     Returns:
         A `RetinexNet`, or the `SimpleCNN` that it is compared with.
 
     Raises:
         FileNotFoundError: if there are no such weights.
-        ValueError: if the file holds something else.
+        ValueError: if the file holds something else, or is given a strength that it cannot use.
     """
     from retinex_keras.baselines import SimpleCNN  # here, since baselines import this module
 
@@ -54,14 +65,18 @@ def load_pretrained(weights="paper"):
         raise ValueError(
             f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
         )
-    return model
+    if denoise is None:
+        return model
+    if model.natural:
+        raise ValueError(f"The networks of {weights} restore the reflectance themselves. Received denoise={denoise}: omit it.")
+    return RetinexNet(model.decom_net, model.enhance_net, denoise)
 
 
 @functools.lru_cache(maxsize=2)
 def _graph(model):
     """The model as one graph for all sizes: a folder of mixed sizes compiles once."""
     signature = tf.TensorSpec((1, None, None, 3), tf.float32)
-    return tf.function(functools.partial(model, training=False), input_signature=[signature])
+    return tf.function(functools.partial(model, training=False), input_signature=[signature, signature])
 
 
 _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
@@ -71,21 +86,21 @@ def _model(model):
     return model if isinstance(model, keras.Model) else _pretrained(model)
 
 
-def decompose(image, model="paper", tile=TILE):
+def decompose(image, model="natural", tile=None):
     """Enhances an image and also returns what it was split into.
 
     It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
-    are first extended by repeating the border; calling the model on such an image itself, as the original does, gives
-    another result, since its coarse levels are then enlarged by other factors.
+    are first extended by repeating the border; calling a model of the paper's networks on such an image itself, as the
+    original does, gives another result, since its coarse levels are then enlarged by other factors.
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         model: a `RetinexNet`, or what `load_pretrained` takes.
-        tile: side of the tiles in pixels, a multiple of 8.
+        tile: the largest side of a tile in pixels, a multiple of 8; by default what needs about a gigabyte.
 
     Returns:
-        A dict of float32 arrays: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and `illumination` (H, W, 1) in
-        (0, 1), `adjusted_illumination` (H, W, 1), not bounded.
+        A dict of float32 arrays, as `RetinexNet` returns them: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and
+        `illumination` (H, W, 1) in [0, 1], `adjusted_illumination` (H, W, 1), not bounded, and others of size (H, W).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -101,7 +116,7 @@ def decompose(image, model="paper", tile=TILE):
     return result
 
 
-def enhance(image, model="paper"):
+def enhance(image, model="natural"):
     """Brightens a photo taken in the dark.
 
     Args:
@@ -109,7 +124,7 @@ def enhance(image, model="paper"):
         model: a `RetinexNet`, or what `load_pretrained` takes.
 
     Returns:
-        (H, W, 3): float32 in [0, 1] for an array of floats, uint8 otherwise.
+        (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -117,56 +132,68 @@ def enhance(image, model="paper"):
     """
     image = _opened(image)
     as_float = image.dtype.kind == "f"
-    result = np.empty(image.shape, "float32" if as_float else "uint8")
+    result = np.empty(image.shape, "float32" if as_float else image.dtype)
     for rows, columns, parts in _tiles(image, model):
-        result[rows, columns] = parts["enhanced"] if as_float else to_uint8(parts["enhanced"].numpy())
+        result[rows, columns] = parts["enhanced"] if as_float else to_integers(parts["enhanced"].numpy(), image.dtype)
     return result
 
 
-def _tiles(image, model, tile=TILE):
+def _tiles(image, model, tile=None):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) tensors.
 
-    Only a tile is held as floats. What lies beyond the image, up to a multiple of the grid, repeats its border.
+    Only a tile is held as floats. The tiles are of about one size. What lies beyond the image, up to a multiple of the grid,
+    repeats its border.
     """
-    if tile < GRID or tile % GRID:
-        raise ValueError(f"Tiles lie on a grid of {GRID} pixels. Received tile={tile}: use a multiple of {GRID}.")
-    graph = _graph(_model(model))
+    model = _model(model)
+    graph, halo, grid = _graph(model), model.halo, model.grid
+    tile = TILES[model.natural] if tile is None else tile
+    if tile < grid or tile % grid:
+        raise ValueError(f"Tiles lie on a grid of {grid} pixels. Received tile={tile}: use a multiple of {grid}.")
+
+    def pixels(rows, columns):
+        part = image[rows[:, None], columns]
+        return (part.astype("float32") if part.dtype.kind == "f" else to_float(part))[None]
 
     def spans(size):
         """Along one axis: where each tile is, where in what the network sees it begins, and the pixels of that."""
-        for start in range(0, size, tile):
-            first = max(start - HALO, 0)
-            seen = np.arange(first, min(start + tile + HALO, size + -size % GRID))
-            yield slice(start, min(start + tile, size)), start - first, np.minimum(seen, size - 1)
+        count = -(-size // tile)
+        step = -(-size // (count * grid)) * grid
+        for start in range(0, size, step):
+            first = max(start - halo, 0)
+            seen = np.arange(first, min(start + step + halo, size + -size % grid))
+            yield slice(start, min(start + step, size)), start - first, np.minimum(seen, size - 1)
 
+    context = pixels(*(context_indices(side) for side in image.shape[:2]))
     for rows, above, seen_rows in spans(image.shape[0]):
         for columns, before, seen_columns in spans(image.shape[1]):
-            seen = image[seen_rows[:, None], seen_columns]
-            seen = seen.astype("float32") if seen.dtype.kind == "f" else to_float(seen)
             height, width = rows.stop - rows.start, columns.stop - columns.start
-            parts = graph(seen[None])
+            parts = graph(pixels(seen_rows, seen_columns), context)
             yield rows, columns, {name: v[0, above : above + height, before : before + width] for name, v in parts.items()}
 
 
-def enhance_folder(folder, out, model="paper", force=False):
+def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pixels=MAX_PIXELS):
     """Enhances all images of a folder and its subfolders, into the same places below another folder.
 
     The next files are read and the last ones written while the network works. A result has the name of its image, with
-    ".png" added to formats that are read only. Results that exist are not made again, so that a stopped run goes on.
+    ".png" added to formats that are read only; alpha, metadata and 16 bits are kept as far as its format can hold them.
+    Results that exist are not made again, so that a stopped run goes on.
 
     Args:
         folder: of the images; hidden files and files that are no images by their suffix are left alone.
         out: folder of the results; it may lie in `folder`, but not be it.
         model: a `RetinexNet`, or what `load_pretrained` takes.
         force: if True, results that exist are made again.
+        quality: of results in JPEG and WebP, 1 to 100.
+        max_pixels: larger images are bad files.
 
     Returns:
         Three lists of paths and reasons: the results made, those that existed, and (image, reason) of each bad file.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
-        ValueError: if `out` is `folder`, or `folder` holds no image.
+        ValueError: if `out` is `folder`, `folder` holds no image, or the quality is none.
     """
+    check_quality(quality)
     folder, out, model = Path(folder), Path(out), _model(model)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
@@ -184,20 +211,22 @@ def enhance_folder(folder, out, model="paper", force=False):
         except (ValueError, OSError) as error:
             bad.append((path, str(error)))
 
-    def write(path, picture):
+    def write(path, picture, extras):
         targets[path].parent.mkdir(parents=True, exist_ok=True)
-        write_image(targets[path], picture)
+        write_image(targets[path], picture, extras, quality)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(pending), unit="image", disable=None) as bar:
         readings, writings = collections.deque(), collections.deque()
         following = iter(pending)
         while True:
-            readings.extend((path, pool.submit(read_image, path)) for path in itertools.islice(following, 2 - len(readings)))
+            for path in itertools.islice(following, 2 - len(readings)):
+                readings.append((path, pool.submit(read_photo, path, max_pixels)))
             if not readings:
                 break
             path, reading = readings.popleft()
             try:
-                writings.append((path, pool.submit(write, path, enhance(reading.result(), model))))
+                image, extras = reading.result()
+                writings.append((path, pool.submit(write, path, enhance(image, model), extras)))
             except (ValueError, OSError) as error:
                 bad.append((path, str(error)))
             if len(writings) > 2:

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from retinex_keras import losses, metrics
+from retinex_keras.denoise import Denoise
 from retinex_keras.images import context_indices
 from retinex_keras.natural import NaturalEnhanceNet
 
@@ -77,6 +78,7 @@ class DecomNet(keras.Model):
         self.shallow = _conv(self, filters, 9, "shallow_feature_extraction")
         self.activated = [_conv(self, filters, 3, f"activated_{i}", activation="relu") for i in range(depth)]
         self.recon = _conv(self, 4, 3, "recon")
+        self.reach = 4 + depth + 1  # pixels from an output pixel to the farthest input pixel that it depends on
 
     def build(self, input_shape):
         self.shallow.build((*input_shape[:3], 4))
@@ -145,6 +147,8 @@ class EnhanceNet(keras.Model):
         self.double = layers.UpSampling2D(2, dtype=self.dtype_policy)
         self.fusion = _conv(self, filters, 1, "fusion")
         self.output_conv = _conv(self, 1, 3, "output")
+        self.grid = 8
+        self.reach = 15
 
     def build(self, reflectance_shape, illumination_shape=None):
         self.conv0.build((*reflectance_shape[:3], 4))
@@ -235,15 +239,19 @@ class RetinexNet(keras.Model):
     Args:
         decom_net: a `DecomNet`; by default a new one.
         enhance_net: an `EnhanceNet`; by default a new one.
+        denoise: strength of `Denoise` on the reflectance of the enhanced image; 0 gives the original's. Training does not
+            see it, and natural networks restore the reflectance themselves.
 
     Input: (B, H, W, 3) in [0, 1]. Output: a dict of float32 images: `enhanced` (B, H, W, 3), clipped to [0, 1];
-    `reflectance` (B, H, W, 3) and `illumination` (B, H, W, 1), in (0, 1); `adjusted_illumination` (B, H, W, 1), not bounded.
+    `reflectance` (B, H, W, 3) and `illumination` (B, H, W, 1), in (0, 1); `restored_reflectance` (B, H, W, 3), without noise;
+    `adjusted_illumination` (B, H, W, 1), not bounded.
     """
 
-    def __init__(self, decom_net=None, enhance_net=None, **kwargs):
+    def __init__(self, decom_net=None, enhance_net=None, denoise=4.0, **kwargs):
         super().__init__(**kwargs)
         self.decom_net = decom_net or DecomNet(dtype=self.dtype_policy)
         self.enhance_net = enhance_net or EnhanceNet(dtype=self.dtype_policy)
+        self.denoise = Denoise(denoise)
         self.natural = isinstance(self.enhance_net, NaturalEnhanceNet)
         terms = losses.NATURAL_WEIGHTS if self.natural else losses.DECOMPOSITION_WEIGHTS | losses.ADJUSTMENT_WEIGHTS
         self.means = _means("loss", *terms)
@@ -256,15 +264,28 @@ class RetinexNet(keras.Model):
                 network.build(input_shape)
         self.built = True
 
+    @property
+    def grid(self):
+        """What the sides of an image should be multiples of, and of a tile must be: the networks halve them so often."""
+        return self.enhance_net.grid
+
+    @property
+    def halo(self):
+        """How many pixels around a tile the networks must see, so that it comes out as in the whole image; on the grid."""
+        reach = self.decom_net.reach + max(self.enhance_net.reach, self.denoise.radius)
+        return -(-reach // self.grid) * self.grid
+
     def call(self, image, context=None, training=False):
         if self.natural:
             return self._natural(image, context, training)
         reflectance, illumination = self.decom_net(image, training=training)
         adjusted = self.enhance_net(reflectance, illumination, training=training)
+        restored = self.denoise(reflectance, illumination)
         return {
-            "enhanced": ops.clip(reflectance * adjusted, 0.0, 1.0),
+            "enhanced": ops.clip(restored * adjusted, 0.0, 1.0),
             "reflectance": reflectance,
             "illumination": illumination,
+            "restored_reflectance": restored,
             "adjusted_illumination": adjusted,
         }
 
@@ -285,8 +306,9 @@ class RetinexNet(keras.Model):
 
     def _padded(self, image):
         """The image with its border repeated, to sides that the networks halve without a rest."""
-        grid = self.enhance_net.grid
-        return _taken(image, [ops.minimum(ops.arange(-(-side // grid) * grid), side - 1) for side in ops.shape(image)[1:3]])
+        sides = ops.shape(image)[1:3]
+        wanted = [(side + self.grid - 1) // self.grid * self.grid for side in sides]
+        return _taken(image, [ops.minimum(ops.arange(size), side - 1) for size, side in zip(wanted, sides)])
 
     def compute_losses(self, low, high, training):
         """All terms of both networks for a batch of pairs, "loss" the sum of both losses; and the enhanced images."""
@@ -325,7 +347,8 @@ class RetinexNet(keras.Model):
 
     def get_config(self):
         networks = {"decom_net": self.decom_net, "enhance_net": self.enhance_net}
-        return {**super().get_config(), **{k: keras.saving.serialize_keras_object(v) for k, v in networks.items()}}
+        networks = {k: keras.saving.serialize_keras_object(v) for k, v in networks.items()}
+        return {**super().get_config(), **networks, "denoise": self.denoise.strength}
 
     @classmethod
     def from_config(cls, config):

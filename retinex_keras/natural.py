@@ -60,6 +60,7 @@ class NaturalDecomNet(keras.Model):
         self.first = layers.Conv2D(filters, 3, activation="relu", **options)
         self.inner = [layers.Conv2D(filters, 3, activation="relu", **options) for _ in range(depth)]
         self.last = layers.Conv2D(1, 3, **options)
+        self.reach = 4 * (depth + 2) + 9  # pixels from an output pixel to the farthest input pixel that it depends on
 
     def build(self, input_shape):
         self.first.build((None, None, None, 64))
@@ -114,7 +115,8 @@ class NaturalEnhanceNet(keras.Model):
         ]
         self.condense = layers.Dense(4 * context_filters, activation="relu", dtype=self.dtype_policy)
         self.balance = layers.Dense(4, kernel_initializer="zeros", dtype="float32")
-        self.modulate = [layers.Dense(2 * widths[-1], kernel_initializer="zeros", dtype=self.dtype_policy) for _ in range(blocks)]
+        plain = {"kernel_initializer": "zeros", "dtype": self.dtype_policy}
+        self.modulate = [layers.Dense(2 * widths[-1], **plain) for _ in range(blocks)]
 
         def block(width):
             return [layers.Conv2D(width, 3, **relu), layers.Conv2D(width, 3, **zeros)]
@@ -126,6 +128,9 @@ class NaturalEnhanceNet(keras.Model):
         self.up = [layers.Conv2D(4 * width, 1, **conv) for width in widths[-2::-1]]
         self.decoder = [block(width) for width in widths[-2::-1]]
         self.head = layers.Conv2D(16, 3, **zeros)
+        self.grid = 2 ** len(widths)
+        # Two convolutions a block at each level, twice but at the deepest, three layers at 1/2, and the pixels of a block.
+        self.reach = 4 * (self.grid - 2) + 2 * blocks * self.grid + 6 + self.grid - 1
 
     def build(self, *shapes, **named_shapes):
         channels = 6
@@ -136,8 +141,10 @@ class NaturalEnhanceNet(keras.Model):
         for layer in (self.balance, *self.modulate):
             layer.build((None, channels))
         self.stem.build((None, None, None, 16))
-        for width, pair in zip((*self.widths, *self.widths[-1:] * (self.blocks - 1), *self.widths[-2::-1]),
-                               (*self.encoder, *self.deepest, *self.decoder)):
+        for width, pair in zip(
+            (*self.widths, *self.widths[-1:] * (self.blocks - 1), *self.widths[-2::-1]),
+            (*self.encoder, *self.deepest, *self.decoder),
+        ):
             for layer in pair:
                 layer.build((None, None, None, width))
         for i, layer in enumerate(self.down):
@@ -174,11 +181,6 @@ class NaturalEnhanceNet(keras.Model):
         for layer in self.read:
             x = layer(x)
         return self.condense(ops.concatenate([ops.mean(x, axis=(1, 2)), ops.max(x, axis=(1, 2))], axis=-1))
-
-    @property
-    def grid(self):
-        """What height and width must be multiples of."""
-        return 2 ** len(self.widths)
 
     def get_config(self):
         config = {"widths": self.widths, "blocks": self.blocks, "context_filters": self.context_filters}

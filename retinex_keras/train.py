@@ -22,11 +22,8 @@ from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, original_adam
 from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 from retinex_keras.plots import sheet
 
-# What the recipes set where nothing else is asked for.
-RECIPES = {
-    "paper": {"epochs": 100, "batch_size": 16, "patch_size": 48, "learning_rate": 1e-3},
-    "natural": {"epochs": 100, "batch_size": 8, "patch_size": 160, "learning_rate": 1e-3},
-}
+# What differs between the recipes where nothing else is asked for.
+RECIPES = {"paper": {"batch_size": 16, "patch_size": 48}, "natural": {"batch_size": 8, "patch_size": 160}}
 
 
 def train_retinexnet(
@@ -36,11 +33,11 @@ def train_retinexnet(
     validation=None,
     photos=None,
     weights=None,
-    epochs=None,
+    epochs=100,
     batch_size=None,
     patch_size=None,
     whole=False,
-    learning_rate=None,
+    learning_rate=1e-3,
     decay_epoch=None,
     seed=0,
     every=20,
@@ -63,16 +60,16 @@ def train_retinexnet(
         validation: folder of pairs that are scored and shown in the samples every `every` epochs and after the last one.
         photos: folder of well-lit photos whose dark partners are made while training; they join the pairs.
         weights: shipped weights or a `.keras` file to begin with; by default new networks.
-        epochs: of each phase, by default 100.
+        epochs: of each phase.
         batch_size: patches a step, by default 16 (natural: 8).
         patch_size: side of the patches in pixels, by default 48 (natural: 160); of whole images, 128.
         whole: if True, whole images resized to squares instead of patches; not with the natural recipe.
-        learning_rate: of Adam, by default 1e-3.
+        learning_rate: of Adam.
         decay_epoch: the epoch from which on the learning rate is a tenth; by default after a fifth of the epochs (the
             original's 20 of 100). The natural recipe has none.
         seed: of the initial weights, the order and the patches.
         every: epochs between two validations and samples.
-        filters: channels of the inner layers of new networks, by default 64; not with the natural recipe.
+        filters: channels of the inner layers of new networks, by default 64 (natural: 32, at its finest level).
         cache: a folder for decoded images, for sets larger than the memory.
         verbose: Keras's.
 
@@ -86,12 +83,10 @@ def train_retinexnet(
     if recipe not in RECIPES:
         raise ValueError(f"There is no recipe {recipe!r}; use one of {', '.join(RECIPES)}.")
     natural, default = recipe == "natural", RECIPES[recipe]
-    if natural and (whole or decay_epoch or filters):
-        raise ValueError("The natural recipe has no whole, decay_epoch or filters; leave them out.")
-    epochs = default["epochs"] if epochs is None else epochs
+    if natural and (whole or decay_epoch):
+        raise ValueError("The natural recipe has no whole images and no decay_epoch; leave them out.")
     batch_size = default["batch_size"] if batch_size is None else batch_size
     patch_size = (128 if whole else default["patch_size"]) if patch_size is None else patch_size
-    learning_rate = default["learning_rate"] if learning_rate is None else learning_rate
     start = load_pretrained(weights) if weights else None
     if start and start.natural != natural:
         raise ValueError(f"The weights {weights} are not of the recipe {recipe}; choose others, or the other recipe.")
@@ -153,7 +148,9 @@ def train_retinexnet(
 
     keras.utils.set_random_seed(seed)
     if natural:
-        model = start or RetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
+        model = start or RetinexNet(
+            NaturalDecomNet(filters), NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters)
+        )
         average = {"use_ema": True, "ema_momentum": 0.999}
         model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
         samples = _Samples(out, "natural", shown, examples, functools.partial(_enhancement, model))
@@ -256,8 +253,9 @@ def _prepare(out, settings):
     except OSError as error:
         raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
     _compare(out, settings)
+    ours = r"\.\d+-(run\.json|retinexnet\.keras|(decom|enhance|natural)(\.csv|-\d+\.(weights\.h5|png)))"
     for leftover in (*out.glob(".*"), *(out / "samples").glob(".*")):
-        if re.fullmatch(r"\.\d+-(run\.json|retinexnet\.keras|(decom|enhance|natural)(\.csv|-\d+\.(weights\.h5|png)))", leftover.name):
+        if re.fullmatch(ours, leftover.name):
             leftover.unlink()
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 
 
 def seeded_weight(name, shape):
@@ -25,8 +26,8 @@ def original():
 
 @pytest.fixture
 def seeded(original):
-    """A RetinexNet with the weights of the fixture."""
-    model = RetinexNet()
+    """A RetinexNet with the weights of the fixture, as the original has it: nothing is denoised."""
+    model = RetinexNet(denoise=0)
     model.build((None, None, None, 3))
     for name, variable in zip(original["names"], model.weights, strict=True):
         variable.assign(seeded_weight(str(name), variable.shape))
@@ -38,6 +39,17 @@ def tiny():
     """A RetinexNet with a few filters."""
     model = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
     model.build((None, None, None, 3))
+    return model
+
+
+@pytest.fixture
+def tiny_natural():
+    """A RetinexNet of the natural recipe with a few filters and random weights, so that each of them matters."""
+    model = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6, 8), 1, 4))
+    model.build((None, None, None, 3))
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(random.normal(0, 0.7 / np.sqrt(np.prod(variable.shape[:-1])), variable.shape))
     return model
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.images import read_image
+from retinex_keras.images import read_image, read_photo, write_image
 from retinex_keras.inference import enhance_folder
 
 
@@ -40,7 +40,8 @@ def test_enhance(photo, weights, tmp_path, capsys):
 def test_decompose_writes_and_names_all_pictures(photo, weights, tmp_path, capsys):
     assert main(["decompose", str(photo), str(tmp_path / "parts"), *weights]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0] for line in printed] == ["enhanced", "reflectance", "illumination", "adjusted illumination"]
+    names = ["enhanced", "reflectance", "illumination", "restored reflectance", "adjusted illumination"]
+    assert [line.split(": ")[0] for line in printed] == names
     assert all(read_image(line.split(": ")[1]).shape == (13, 17, 3) for line in printed)
 
 
@@ -95,6 +96,10 @@ def test_bad_weights_are_one_sentence(photo, weights, tmp_path, capsys, damage, 
         (["enhance", "photo.png", "nowhere/out.png"], "There is no folder"),
         (["enhance", "photo.png", "out.xbm"], "suffix decides"),
         (["decompose", "photo.png", "photo.png"], "is a file; name a folder"),
+        (["enhance", "photo.png", "out.jpg", "--quality", "0"], "from 1 to 100"),
+        (["enhance", ".", "out", "--quality", "101"], "from 1 to 100"),
+        (["enhance", "photo.png", "out.png", "--max-pixels", "9"], "17x13 pixels, more than 9"),
+        (["decompose", "photo.png", "out", "--max-pixels", "9"], "raise max_pixels"),
         (["benchmark", "--runs", "0"], "at least one run"),
         (["train", "nowhere", "--out", "run"], "There is no folder"),
         (["train", "--out", "run"], "nothing to train on"),
@@ -151,6 +156,26 @@ def test_a_folder_with_junk(folder, weights, tmp_path, capsys):
     assert main(["enhance", str(folder / "a.png"), str(tmp_path / "one.png"), *weights]) == 0
     np.testing.assert_array_equal(read_image(out / "nested" / "a.png"), read_image(tmp_path / "one.png"))
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_what_a_file_holds_besides_its_colours_is_kept(weights, tmp_path, random):
+    """By a file and by a folder: alpha, 16 bits, resolution; a JPEG is smaller with less quality."""
+    deep = random.integers(0, 9000, (13, 17, 4), dtype="uint16")
+    (tmp_path / "photos").mkdir()
+    write_image(tmp_path / "photos" / "a.png", deep[..., :3], {"alpha": deep[..., 3:], "dpi": (300.0, 300.0)})
+    write_image(tmp_path / "photos" / "b.jpg", deep[..., :3])
+    for quality in ("30", "95"):
+        assert main(["enhance", str(tmp_path / "photos"), str(tmp_path / quality), "--quality", quality, *weights]) == 0
+        single = ["enhance", str(tmp_path / "photos" / "b.jpg"), str(tmp_path / f"{quality}.jpg"), "--quality", quality]
+        assert main([*single, *weights]) == 0
+        assert (tmp_path / f"{quality}.jpg").read_bytes() == (tmp_path / quality / "b.jpg").read_bytes()
+    assert (tmp_path / "30.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
+    assert main(["enhance", str(tmp_path / "photos" / "a.png"), str(tmp_path / "a.tif"), *weights]) == 0
+    for path in (tmp_path / "30" / "a.png", tmp_path / "a.tif"):
+        image, extras = read_photo(path)
+        assert image.dtype == np.uint16
+        np.testing.assert_array_equal(extras["alpha"], deep[..., 3:])
+        assert extras["dpi"] == pytest.approx((300, 300), abs=0.01)
 
 
 def test_a_folder_goes_on_where_it_was_stopped(folder, weights, tmp_path, capsys):

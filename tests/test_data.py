@@ -209,3 +209,40 @@ def test_darkening_white_balance_leaves_green():
 def test_darkening_is_seeded():
     np.testing.assert_array_equal(data.darken(GREY, 5), data.darken(GREY, 5))
     assert not np.array_equal(data.darken(GREY, 5), data.darken(GREY, 6))
+
+
+def test_a_view_is_a_patch_with_the_context_of_a_part_around_it():
+    """The pixels of a synthetic scene tell where they were taken from."""
+    rows, columns = np.mgrid[:100, :120].astype("uint8")
+    high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
+    scene = np.stack([high // 2, high])
+    kinds = []
+    for seed in range(60):
+        patches, context = data.training_view(
+            scene, 48, np.random.default_rng(seed), degradation=lambda pixels, rng: pixels // 4
+        )
+        assert patches.shape == (2, 48, 48, 3)
+        assert context.shape == (128, 128, 3)
+        low, high = patches
+        kinds.append(next((k for k in (1, 2, 4) if np.array_equal(low, high // k)), "exposed"))
+        assert len(np.unique(high.reshape(-1, 3), axis=0)) == 48 * 48  # a patch of neighbours, not one pixel twice
+        if kinds[-1] == 1:
+            extent = np.ptp(context.reshape(-1, 3), axis=0)
+            assert 60 <= sorted(extent)[1] + 1 <= 120
+    assert set(kinds) == {1, 2, 4, "exposed"}
+    assert kinds.count(2) > kinds.count("exposed") > 0
+
+
+def test_patches_with_context_are_fed_and_seeded(numbered):
+    first, second = (next(iter(data.training_patches(numbered, 10, 4, seed=3, context=True))) for _ in range(2))
+    (low, context), high = first
+    assert (low.shape, context.shape, high.shape) == ((4, 10, 10, 3), (4, 128, 128, 3), (4, 10, 10, 3))
+    for one, other in zip((low, context, high), (*second[0], second[1])):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_wide_darkening_reaches_from_black_to_bright():
+    grey = np.full((8, 8, 3), 128, "uint8")
+    levels = [data.wide_darken(grey, seed).mean() for seed in range(200)]
+    assert min(levels) < 12
+    assert max(levels) > 110

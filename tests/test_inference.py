@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retinex_keras.images import read_image
+from retinex_keras.images import read_image, to_uint8
 from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.models import EnhanceNet
 
@@ -38,7 +38,9 @@ def test_enhance_takes_paths_and_arrays_of_each_type(tmp_path, tiny, random):
     from_file = enhance(tmp_path / "a.png", tiny)
     assert from_file.dtype == np.uint8
     np.testing.assert_array_equal(enhance(pixels, tiny), from_file)
-    np.testing.assert_array_equal(enhance(pixels.astype("uint16") * 257, tiny), from_file)
+    deep = enhance(pixels.astype("uint16") * 257, tiny)
+    assert deep.dtype == np.uint16
+    np.testing.assert_array_equal(to_uint8(deep), from_file)
     as_float = enhance(pixels / 255.0, tiny)
     assert as_float.dtype == np.float32
     np.testing.assert_array_equal(np.round(as_float * 255).astype("uint8"), from_file)
@@ -46,8 +48,8 @@ def test_enhance_takes_paths_and_arrays_of_each_type(tmp_path, tiny, random):
 
 def test_enhance_takes_pictures_and_tensors_and_names_of_weights(random):
     pixels = random.integers(0, 60, (12, 10, 3), dtype="uint8")
-    expected = enhance(pixels, load_pretrained("paper"))
-    np.testing.assert_array_equal(enhance(Image.fromarray(pixels), "paper"), expected)
+    expected = enhance(pixels, load_pretrained("natural"))
+    np.testing.assert_array_equal(enhance(Image.fromarray(pixels), "natural"), expected)
     np.testing.assert_array_equal(enhance(tf.constant(pixels)), expected)
 
 
@@ -76,12 +78,18 @@ def test_tiles_off_the_grid(tiny, tile):
         decompose(np.zeros((8, 8, 3), "uint8"), tiny, tile=tile)
 
 
-def test_shipped_weights_brighten_a_dark_photo():
+@pytest.mark.parametrize(("weights", "share"), [("paper", 0.25), ("natural", 0.05)])
+def test_shipped_weights_brighten_a_dark_photo(weights, share):
     """The demo's photo and what it was darkened from, both in notebooks/photos."""
     photos = Path(__file__).parents[1] / "notebooks" / "photos"
     dark, bright = (read_image(photos / f"coffee{name}.png") / 255 for name in ("_dark", ""))
-    result = enhance(photos / "coffee_dark.png", load_pretrained("paper")) / 255
-    assert np.mean((result - bright) ** 2) < 0.25 * np.mean((dark - bright) ** 2)
+    result = enhance(photos / "coffee_dark.png", load_pretrained(weights)) / 255
+    assert np.mean((result - bright) ** 2) < share * np.mean((dark - bright) ** 2)
+
+
+def test_natural_weights_leave_a_well_lit_photo_nearly_alone():
+    photo = read_image(Path(__file__).parents[1] / "notebooks" / "photos" / "coffee.png") / 255
+    assert -10 * np.log10(np.mean((enhance(photo, "natural") - photo) ** 2)) > 30
 
 
 def test_unknown_weights_name_the_shipped_ones():

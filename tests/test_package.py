@@ -43,4 +43,4 @@ print(retinex_keras.__file__, retinex_keras.load_pretrained().count_params())
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [str(tmp_path / "site" / "retinex_keras" / "__init__.py"), "444613"]
+    assert result.stdout.split() == [str(tmp_path / "site" / "retinex_keras" / "__init__.py"), "1436405"]

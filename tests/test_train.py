@@ -82,6 +82,38 @@ def test_a_run_leaves_logs_samples_and_a_model_without_optimizer(pairs, tmp_path
     assert path.stat().st_size < 1.5 * (run / "decom-00004.weights.h5").stat().st_size
 
 
+def test_the_natural_recipe_stopped_and_resumed_ends_where_an_uninterrupted_run_does(pairs, tmp_path, make_pairs, monkeypatch):
+    options = TINY | {"recipe": "natural", "photos": pairs / "high", "validation": make_pairs("validation", count=1)}
+    whole = train_retinexnet(pairs, tmp_path / "whole", **options)
+
+    def stop(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("retinex_keras.train._Samples.on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_retinexnet(pairs, tmp_path / "stopped", **options)
+    stopped = train_retinexnet(pairs, tmp_path / "stopped", **options)
+    for expected, resumed in zip(log(whole.parent, "natural"), log(stopped.parent, "natural"), strict=True):
+        assert resumed == pytest.approx(expected, rel=1e-4, nan_ok=True)
+    stopped.unlink()  # as if it was killed before it wrote the model
+    stopped = train_retinexnet(pairs, tmp_path / "stopped", **options)
+    for expected, resumed in zip(*(load_pretrained(path).get_weights() for path in (whole, stopped)), strict=True):
+        np.testing.assert_allclose(resumed, expected, rtol=1e-3, atol=1e-5)
+    assert [row["learning_rate"] for row in log(whole.parent, "natural")] == pytest.approx([1e-3, 7.525e-4, 2.575e-4, 1e-5])
+    assert sorted(path.name for path in (tmp_path / "whole" / "samples").iterdir()) == [
+        "natural-00002.png",
+        "natural-00004.png",
+    ]
+
+
+def test_weights_of_the_other_recipe_are_refused(pairs, tmp_path):
+    with pytest.raises(ValueError, match="not of the recipe natural"):
+        train_retinexnet(pairs, tmp_path / "run", recipe="natural", weights="paper")
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_starts_from_weights(pairs, tmp_path):
     first = train_retinexnet(pairs, tmp_path / "first", **TINY)
     second = train_retinexnet(pairs, tmp_path / "second", weights=first, **TINY | {"learning_rate": 1e-12, "filters": None})

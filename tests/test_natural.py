@@ -1,0 +1,111 @@
+import keras
+import numpy as np
+import pytest
+
+from retinex_keras.images import context_indices
+from retinex_keras.inference import decompose
+from retinex_keras.losses import NATURAL_WEIGHTS, natural_losses
+from retinex_keras.models import RetinexNet
+from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+
+
+def test_parameters_are_few():
+    model = RetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
+    model.build((None, None, None, 3))
+    assert model.count_params() == 1_436_405
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 3), (40, 56)])
+def test_the_decomposition_is_exact_and_within_its_ranges(tiny_natural, random, shape):
+    image = random.random((1, *shape, 3), dtype="float32") ** 4
+    parts = tiny_natural(image)
+    reflectance, illumination = parts["reflectance"].numpy(), parts["illumination"].numpy()
+    np.testing.assert_allclose(reflectance * illumination, image, rtol=0, atol=1e-6)
+    assert 0 <= reflectance.min() <= reflectance.max() <= 1 + 1e-6
+    assert 0 < illumination.min() <= illumination.max() <= 1
+    assert {name: part.shape[1:3] for name, part in parts.items()} == dict.fromkeys(parts, shape)
+
+
+def test_the_illumination_is_smooth_where_the_image_is_not(tiny_natural, random):
+    image = random.random((1, 64, 64, 3), dtype="float32")
+    steps = np.abs(np.diff(tiny_natural(image)["illumination"].numpy(), axis=2))
+    assert steps.max() < 0.25 * np.abs(np.diff(image, axis=2)).max()
+
+
+def test_black_and_white_images_stay_finite(tiny_natural):
+    for value in (0.0, 1.0):
+        for name, part in tiny_natural(np.full((1, 24, 24, 3), value, "float32")).items():
+            assert np.isfinite(part).all(), name
+
+
+def test_untrained_it_returns_the_image(random):
+    model = RetinexNet(NaturalDecomNet(4), NaturalEnhanceNet((4, 8), 1, 4))
+    image = random.random((2, 20, 13, 3), dtype="float32")
+    np.testing.assert_allclose(model(image)["enhanced"], image, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 336), (413, 77)])
+def test_tiled_is_whole_to_the_bit(tiny_natural, random, height, width):
+    image = random.random((height, width, 3), dtype="float32")
+    whole = tiny_natural(image[None])
+    for tile in (64, 200, 512):
+        for name, values in decompose(image, tiny_natural, tile=tile).items():
+            np.testing.assert_array_equal(values, whole[name][0], err_msg=f"{name}, tiles of {tile}")
+
+
+def test_the_whole_image_matters_through_its_context_alone(tiny_natural, random):
+    image, other = (random.random((1, 16, 16, 3), dtype="float32") for _ in range(2))
+    own = image[:, context_indices(16)][:, :, context_indices(16)]
+    assert own.shape == (1, 128, 128, 3)
+    np.testing.assert_array_equal(tiny_natural(image, own)["enhanced"], tiny_natural(image)["enhanced"])
+    context = other[:, context_indices(16)][:, :, context_indices(16)]
+    changed, same = tiny_natural(image, context), tiny_natural(image)
+    assert np.abs(changed["enhanced"] - same["enhanced"]).max() > 1e-3
+    np.testing.assert_array_equal(changed["reflectance"], same["reflectance"])
+
+
+@pytest.mark.parametrize("size", [1, 5, 127, 128, 129, 1000, 100_000])
+def test_context_indices_are_spread_evenly_at_any_size(size):
+    indices = context_indices(size)
+    exact = (np.arange(128) + 0.5) * size / 128
+    assert indices.min() >= 0
+    assert indices.max() < size
+    assert np.abs(indices + 0.5 - exact).max() <= 0.5
+
+
+def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, tiny_natural, random):
+    image = random.random((1, 24, 20, 3), dtype="float32")
+    tiny_natural.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.enhance_net.widths == tiny_natural.enhance_net.widths
+    np.testing.assert_array_equal(loaded(image)["enhanced"], tiny_natural(image)["enhanced"])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_lowers_the_loss_and_changes_every_weight(random, tiny_natural, jit_compile):
+    high = random.random((2, 16, 16, 3), dtype="float32")
+    low = (0.2 * high, 0.2 * high[:, context_indices(16)][:, :, context_indices(16)])
+    before = tiny_natural.get_weights()
+    tiny_natural.compile(keras.optimizers.AdamW(1e-2, global_clipnorm=1.0), jit_compile=jit_compile)
+    history = tiny_natural.fit(low, high, batch_size=2, epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert set(history) == {"loss", *NATURAL_WEIGHTS}
+    assert not any(map(np.array_equal, before, tiny_natural.get_weights()))
+
+
+def test_perfect_pictures_cost_nothing(random):
+    low, high = (random.random((1, 16, 16, 3), dtype="float32") for _ in range(2))
+    low_parts, high_parts = (
+        (image / brightest, brightest) for image in (low, high) for brightest in [image.max(-1, keepdims=True)]
+    )
+    terms = natural_losses(low, high, low_parts, high_parts, high_parts)
+    for name in ("fidelity", "aligned", "structure", "restored", "tight"):
+        assert float(terms[name]) == pytest.approx(0, abs=1e-6), name
+
+
+def test_the_aligned_term_does_not_see_brightness(random):
+    high = random.random((1, 16, 16, 3), dtype="float32")
+    ones = np.ones((1, 16, 16, 1), "float32")
+    terms = natural_losses(high, high, (high, ones), (high, ones), (high, 0.6 * ones))
+    assert float(terms["aligned"]) == pytest.approx(0, abs=1e-6)
+    assert float(terms["fidelity"]) == pytest.approx(0.4 * high.mean(), rel=1e-4)

@@ -148,9 +148,10 @@ def _parser():
         added.set_defaults(command=function)
         return added
 
-    add = command(train, "Train both networks by the original recipe, or go on with a stopped run.").add_argument
+    add = command(train, "Train the networks of a recipe, or go on with a stopped run.").add_argument
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
-    add("--recipe", default="paper", choices=["paper", "natural"], help="networks and training (default: %(default)s)")
+    recipes = ["paper", "natural", "simple"]
+    add("--recipe", default="paper", choices=recipes, help="networks and training (default: %(default)s)")
     add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
@@ -195,7 +196,8 @@ def _parser():
     add("high", type=Path, help="folder of their references, of the same stems")
     names = ["equalize", "clahe", "dehaze", "srie", "lime"]
     add("--methods", nargs="*", default=names, metavar="NAME", help=f"of {', '.join(names)} (default: all)")
-    add("--weights", nargs="*", default=["paper"], metavar="NAME-or-PATH", help="of networks (default: paper)")
+    weights = ["simple", "paper", "natural"]
+    add("--weights", nargs="*", default=weights, metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 

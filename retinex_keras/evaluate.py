@@ -40,7 +40,7 @@ def score_pairs(low, high, model):
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
-        model: a `RetinexNet`.
+        model: a `RetinexNet` or `SimpleCNN`.
 
     Returns:
         A list of dicts, one an image: `image` (its stem), `size`, the columns of `score`, and `seconds`.

@@ -25,7 +25,7 @@ from retinex_keras.images import (
     to_integers,
     write_image,
 )
-from retinex_keras.models import RetinexNet
+from retinex_keras.models import RetinexNet, SimpleCNN
 
 # The largest side of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks, and a tile takes
 # about a gigabyte at most.
@@ -36,19 +36,18 @@ def load_pretrained(weights="natural", denoise=None):
     """Loads a trained network.
 
     Args:
-        weights: the name of shipped weights ("natural", or "paper": the original recipe), or the path of a `.keras` file.
+        weights: the name of shipped weights ("natural"; "paper": the original recipe; "simple": a CNN without Retinex, to
+            compare with), or the path of a `.keras` file.
         denoise: strength of `Denoise` on the reflectance, by default that of the weights; 0 gives the original's picture.
-            Natural networks restore the reflectance themselves and take none.
+            Natural networks restore the reflectance themselves and take none; nor does the CNN.
 
     Returns:
-        A `RetinexNet`, or the `SimpleCNN` that it is compared with.
+        A `RetinexNet`, or of "simple" a `SimpleCNN`.
 
     Raises:
         FileNotFoundError: if there are no such weights.
         ValueError: if the file holds something else, or is given a strength that it cannot use.
     """
-    from retinex_keras.baselines import SimpleCNN  # here, since baselines import this module
-
     here = Path(__file__).parent
     shipped = {path.stem: path for path in (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))}
     path = shipped.get(str(weights), Path(weights))
@@ -67,8 +66,8 @@ def load_pretrained(weights="natural", denoise=None):
         )
     if denoise is None:
         return model
-    if model.natural:
-        raise ValueError(f"The networks of {weights} restore the reflectance themselves. Received denoise={denoise}: omit it.")
+    if model.natural or isinstance(model, SimpleCNN):
+        raise ValueError(f"Only the paper's networks are denoised after. Received denoise={denoise} for {weights}: omit it.")
     return RetinexNet(model.decom_net, model.enhance_net, denoise)
 
 
@@ -95,7 +94,7 @@ def decompose(image, model="natural", tile=None):
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
         tile: the largest side of a tile in pixels, a multiple of 8; by default what needs about a gigabyte.
 
     Returns:
@@ -121,7 +120,7 @@ def enhance(image, model="natural"):
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
 
     Returns:
         (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16.
@@ -181,7 +180,7 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
     Args:
         folder: of the images; hidden files and files that are no images by their suffix are left alone.
         out: folder of the results; it may lie in `folder`, but not be it.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
         force: if True, results that exist are made again.
         quality: of results in JPEG and WebP, 1 to 100.
         max_pixels: larger images are bad files.

@@ -55,6 +55,15 @@ def test_equalisation_makes_the_histogram_flat(random):
     assert shares[:3].sum() == pytest.approx(0.3, abs=0.02)
 
 
+def test_the_clip_limit_bounds_the_contrast(random):
+    """Zuiderveld: at the lowest limit the histogram counts as flat, and the mapping of brightness is a straight line."""
+    value = (0.02 + 0.2 * random.random((128, 128))) ** 1.5
+    stretched = (value - value.min()) / (value.max() - value.min())
+    least, more = (clahe(np.stack([value] * 3, -1), limit)["enhanced"][..., 0] for limit in (1e-9, 0.05))
+    np.testing.assert_allclose(least, stretched, atol=0.01)
+    assert np.abs(more - stretched).max() > 0.1
+
+
 @pytest.mark.parametrize("method", [equalize, clahe, srie])
 def test_hue_and_saturation_stay(dark, method):
     enhanced = method(dark)["enhanced"]

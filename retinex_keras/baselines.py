@@ -33,6 +33,9 @@ def equalize(image):
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file or array is not an image as above.
+
+    >>> equalize("dark.png")["enhanced"].shape
+    (20, 24, 3)
     """
     image = _floats(image)
     return _result(_colour(image) * skimage.exposure.equalize_hist(image.max(-1))[..., None])
@@ -48,6 +51,9 @@ def clahe(image, clip_limit=0.01):
         clip_limit: the share of a region's pixels that one level of its histogram may hold; higher gives more contrast.
 
     Returns, Raises: as `equalize`.
+
+    >>> clahe("dark.png", clip_limit=0.02)["enhanced"].shape
+    (20, 24, 3)
     """
     image = _floats(image)
     return _result(_colour(image) * skimage.exposure.equalize_adapthist(image.max(-1), clip_limit=clip_limit)[..., None])
@@ -65,6 +71,9 @@ def dehaze(image, omega=0.8, block=3):
         block: side of the blocks of the dark channel. The paper's size is 9, read here as 9 pixels: larger blocks give halos.
 
     Returns, Raises: as `equalize`.
+
+    >>> float(dehaze(np.full((8, 8, 3), 0.25))["enhanced"].max())
+    0.25
     """
     haze = 1.0 - _floats(image)
     brightest = np.argsort(haze.min(-1), axis=None)[-100:]
@@ -92,6 +101,9 @@ def srie(image, c1=0.01, c2=0.1, gamma=2.2):
         A dict of float32 arrays in [0, 1]: `enhanced` and `reflectance` (H, W, 3), `illumination` (H, W, 1).
 
     Raises: as `equalize`.
+
+    >>> sorted(srie("dark.png"))
+    ['enhanced', 'illumination', 'reflectance']
     """
     image = _floats(image)
     s = np.log(255.0 * np.maximum(image.max(-1), DARKEST))
@@ -142,6 +154,9 @@ def lime(image, alpha=0.15, gamma=0.8, denoise=0.0):
             the darker a place is; the authors' example takes 0.04.
 
     Returns, Raises: as `srie`.
+
+    >>> lime(np.full((8, 8, 3), 0.25))["illumination"][0, 0]
+    array([0.25], dtype=float32)
     """
     image = _floats(image)
     illumination = _refined(image.max(-1), alpha)[..., None]

@@ -24,7 +24,12 @@ PROTOCOL = (
 
 
 def score(picture, reference):
-    """The scores of one picture, {column: value}; both (H, W, 3), uint8."""
+    """The scores of one picture, {column: value}; both (H, W, 3), uint8.
+
+    >>> picture, reference = read_image("dark.png"), read_image("pairs/high/scene.0.png")
+    >>> list(score(picture, reference))
+    ['PSNR', 'SSIM RGB', 'SSIM grey', 'PSNR GT mean']
+    """
     image, truth = to_float(picture)[None], to_float(reference)[None]
     scale = np.mean(grayscale(truth)) / max(float(np.mean(grayscale(image))), 1e-6)
     return {
@@ -47,6 +52,10 @@ def score_pairs(low, high, model):
 
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes; none is skipped.
+
+    >>> rows = score_pairs("pairs/low", "pairs/high", load_pretrained("paper"))
+    >>> rows[0]["image"], rows[0]["size"]
+    ('scene.0', '24x20')
     """
     pairs = find_pairs(low, high)
     enhance(load_scene(pairs[0])[0], model)  # a warm-up, which is not timed
@@ -81,6 +90,10 @@ def compare(low, high, methods, path=None, most=6):
 
     Raises:
         FileNotFoundError, ValueError: as `score_pairs`.
+
+    >>> rows = compare("pairs/low", "pairs/high", {"threefold": lambda image: 3 * image})
+    >>> [row["method"] for row in rows]
+    ['input', 'threefold']
     """
     pairs = find_pairs(low, high)
     pictures = {paths: [] for paths in pairs[:: -(-len(pairs) // most)]} if path else None
@@ -104,6 +117,9 @@ def score_results(results, high):
 
     Raises:
         FileNotFoundError, ValueError: as `score_pairs`.
+
+    >>> len(score_results("pairs/low", "pairs/high"))
+    5
     """
     pairs = tqdm(find_pairs(results, high), "scoring", unit="image", leave=False, disable=None)
     return [_row(paths, *load_scene(paths)) for paths in pairs]
@@ -118,13 +134,21 @@ def _row(paths, picture, reference):
 
 
 def means(rows):
-    """The mean of every column, of the seconds the median."""
+    """The mean of every column, of the seconds the median.
+
+    >>> means([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}])
+    {'PSNR': 20.5}
+    """
     columns = [column for column, value in rows[0].items() if not isinstance(value, str)]
     return {c: float((np.median if c == "seconds" else np.mean)([row[c] for row in rows])) for c in columns}
 
 
 def report(rows, about, form="text"):
-    """The rows (of images, with their means; or of methods) as "text", "csv" or "json"; in front `about` and the protocol."""
+    """The rows (of images, with their means; or of methods) as "text", "csv" or "json"; in front `about` and the protocol.
+
+    >>> print(report([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}], "Of two.", "csv").splitlines()[-1])
+    mean,,20.5
+    """
     images = "image" in rows[0]
     if form == "json":
         content = {"images": rows, "mean": means(rows)} if images else {"methods": rows}

@@ -35,7 +35,11 @@ def _minimize(model, low, high):
 
 
 def original_adam(learning_rate=1e-3):
-    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7."""
+    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7.
+
+    >>> original_adam().epsilon
+    1e-08
+    """
     return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
 
 
@@ -69,6 +73,10 @@ class DecomNet(keras.Model):
         depth: number of 3x3 convolutions with ReLU.
 
     Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1).
+
+    >>> reflectance, illumination = DecomNet()(np.zeros((1, 16, 16, 3)))
+    >>> tuple(reflectance.shape), tuple(illumination.shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, filters=64, depth=5, **kwargs):
@@ -135,6 +143,9 @@ class EnhanceNet(keras.Model):
 
     Input: reflectance and illumination, (B, H, W, 3) and (B, H, W, 1) in [0, 1]; called with both: `net(r, i)`.
     Output: the adjusted illumination, float32, (B, H, W, 1). It is not bounded.
+
+    >>> tuple(EnhanceNet()(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 16, 1))).shape)
+    (1, 16, 16, 1)
     """
 
     def __init__(self, filters=64, **kwargs):
@@ -245,6 +256,10 @@ class RetinexNet(keras.Model):
     Input: (B, H, W, 3) in [0, 1]. Output: a dict of float32 images: `enhanced` (B, H, W, 3), clipped to [0, 1];
     `reflectance` (B, H, W, 3) and `illumination` (B, H, W, 1), in (0, 1); `restored_reflectance` (B, H, W, 3), without noise;
     `adjusted_illumination` (B, H, W, 1), not bounded.
+
+    >>> parts = RetinexNet()(np.zeros((1, 16, 16, 3)))
+    >>> tuple(parts["enhanced"].shape), tuple(parts["illumination"].shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, decom_net=None, enhance_net=None, denoise=4.0, **kwargs):
@@ -367,6 +382,9 @@ class SimpleCNN(keras.Model):
         depth: number of 3x3 convolutions.
 
     Input: (B, H, W, 3) in [0, 1]. Output: a dict of one float32 image: `enhanced` (B, H, W, 3), clipped to [0, 1].
+
+    >>> tuple(SimpleCNN()(np.zeros((1, 16, 16, 3)))["enhanced"].shape)
+    (1, 16, 16, 3)
     """
 
     natural, grid = False, 1  # as of a `RetinexNet`; it halves no sides

@@ -83,6 +83,11 @@ def train_retinexnet(
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
+
+    >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
+    >>> path = train_retinexnet("pairs", "runs/mine", recipe="simple", **small)
+    SimpleCNN: epochs 1 to 1
+    Finished: runs/mine/retinexnet.keras
     """
     if recipe not in RECIPES:
         raise ValueError(f"There is no recipe {recipe!r}; use one of {', '.join(RECIPES)}.")

@@ -16,7 +16,7 @@ def main(arguments=None):
     """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
-    tensorflow = _import_tensorflow()
+    op_errors = _import_tensorflow()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
@@ -24,7 +24,7 @@ def main(arguments=None):
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
-    except tensorflow.errors.OpError as error:
+    except op_errors as error:
         print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -33,14 +33,20 @@ def main(arguments=None):
 
 
 def _import_tensorflow():
-    """Imports and returns TensorFlow, without what its libraries print as they load, which no setting of theirs silences."""
+    """Imports TensorFlow without what its libraries print as they load, which no setting of theirs silences.
+
+    Returns:
+        The errors that it raises; none where Keras runs on JAX, which needs no TensorFlow.
+    """
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        return ()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        return importlib.import_module("tensorflow")
+        return (importlib.import_module("tensorflow").errors.OpError,)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -1,16 +1,21 @@
 """Pairs of files -> patches for training, as a tf.data pipeline; and dark pictures made from well-lit ones.
 
-The transforms are plain NumPy functions of one image or pair, so that they also serve where TensorFlow is absent.
+The transforms are plain NumPy functions of one image or pair; where Keras runs on JAX they are fed to it without tf.data.
 """
 
+import functools
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from retinex_keras.images import CONTEXT, context_indices, list_images, read_image, to_uint8, whole_file
+from retinex_keras.images import CONTEXT, context_indices, list_images, read_image, to_float, to_uint8, whole_file
+
+if keras.backend.backend() == "jax":
+    from retinex_keras import train_jax
 
 
 def find_images(folder):
@@ -307,7 +312,7 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
-        `((low, context), high)`, the context (batch_size, 128, 128, 3).
+        `((low, context), high)`, the context (batch_size, 128, 128, 3). On JAX, a `keras.utils.PyDataset` of the same.
 
     Raises:
         ValueError: if an image is smaller than a patch, or there are fewer images than a batch takes.
@@ -316,8 +321,6 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
     >>> low.shape
     TensorShape([4, 16, 16, 3])
     """
-    import tensorflow as tf
-
     smallest = min((min(array.shape[1:3]) for array in images), default=0)
     if images and smallest < size:
         raise ValueError(
@@ -326,17 +329,21 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"{len(images)} images give no batch of {batch_size}: use a batch_size from 1 to {len(images)}.")
 
-    def batches_of_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
-        return batches.map(lambda indices: (epoch, indices))
-
     def cut(epoch, indices):
         rngs = (np.random.default_rng([seed, epoch, index]) for index in indices)
         if not context:
             return np.stack([training_patch(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)])
         views = [training_view(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)]
         return tuple(np.stack(parts) for parts in zip(*views))
+
+    if keras.backend.backend() == "jax":
+        return train_jax.Batches(functools.partial(_numbered_batch, cut, len(images), batch_size, seed, first_epoch))
+    import tensorflow as tf
+
+    def batches_of_indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
+        return batches.map(lambda indices: (epoch, indices))
 
     def batch(epoch, indices):
         if not context:
@@ -352,6 +359,17 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
     return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
 
 
+def _numbered_batch(cut, count, batch_size, seed, first_epoch, number):
+    """The batch of this number from the first epoch on, as NumPy arrays; the order is another than that of tf.data."""
+    steps = count // batch_size
+    epoch, step = first_epoch + number // steps, number % steps
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    parts = cut(epoch, order[step * batch_size : (step + 1) * batch_size])
+    patches, *contexts = [to_float(part) for part in (parts if isinstance(parts, tuple) else (parts,))]
+    low, high = patches[:, 0], patches[:, 1]
+    return ((low, *contexts) if contexts else low), high
+
+
 def whole_pairs(pairs):
     """A tf.data pipeline over whole pairs in order, for validation: batches of one, each at its own size.
 
@@ -359,12 +377,14 @@ def whole_pairs(pairs):
         pairs: from `load_pairs`.
 
     Returns:
-        A `tf.data.Dataset` of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
+        A `tf.data.Dataset`, or on JAX a `keras.utils.PyDataset`, of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
 
     >>> low, high = next(iter(whole_pairs(load_pairs("pairs"))))
     >>> low.shape
     TensorShape([1, 20, 24, 3])
     """
+    if keras.backend.backend() == "jax":
+        return train_jax.Batches(lambda number: tuple(to_float(pairs[number][:, None])), len(pairs))
     import tensorflow as tf
 
     signature = tf.TensorSpec((2, None, None, 3), tf.uint8)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from retinex_keras.images import (
@@ -77,6 +76,10 @@ def load_pretrained(weights="natural", denoise=None):
 @functools.lru_cache(maxsize=2)
 def _graph(model):
     """The model as one graph for all sizes: a folder of mixed sizes compiles once."""
+    if keras.backend.backend() != "tensorflow":
+        return functools.partial(model, training=False)
+    import tensorflow as tf
+
     signature = tf.TensorSpec((1, None, None, 3), tf.float32)
     return tf.function(functools.partial(model, training=False), input_signature=[signature, signature])
 
@@ -144,7 +147,7 @@ def enhance(image, model="natural"):
     as_float = image.dtype.kind == "f"
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
     for rows, columns, parts in _tiles(image, model):
-        result[rows, columns] = parts["enhanced"] if as_float else to_integers(parts["enhanced"].numpy(), image.dtype)
+        result[rows, columns] = parts["enhanced"] if as_float else to_integers(np.asarray(parts["enhanced"]), image.dtype)
     return result
 
 

@@ -1,7 +1,7 @@
 """DecomNet, EnhanceNet and RetinexNet: the networks of "Deep Retinex Decomposition for Low-Light Enhancement"
 (Wei et al., BMVC 2018), as the original's code has them.
 
-The networks are made of `keras` and `keras.ops` alone and run on every Keras backend; their `train_step` is TensorFlow's.
+The networks are made of `keras` and `keras.ops` alone and run on every Keras backend; they train on TensorFlow and JAX.
 """
 
 import functools
@@ -14,6 +14,9 @@ from retinex_keras.denoise import Denoise
 from retinex_keras.images import context_indices
 from retinex_keras.natural import NaturalEnhanceNet
 
+if keras.backend.backend() == "jax":
+    from retinex_keras import train_jax
+
 
 def _conv(model, filters, kernel_size, name, **options):
     """A convolution with SAME padding, in the precision of the model that it belongs to."""
@@ -22,6 +25,10 @@ def _conv(model, filters, kernel_size, name, **options):
 
 def _minimize(model, low, high):
     """One step of the model's optimizer down the "loss" of `compute_losses`; returns all of its terms."""
+    if keras.backend.backend() == "jax":
+        gradients, terms = train_jax.gradients(model, low, high)
+        model.optimizer.apply(gradients, model.trainable_variables)
+        return terms
     import tensorflow as tf  # here, so that the networks also run where only JAX is installed
 
     with tf.GradientTape() as tape:
@@ -163,7 +170,7 @@ class EnhanceNet(keras.Model):
 
     def build(self, reflectance_shape, illumination_shape=None):
         self.conv0.build((*reflectance_shape[:3], 4))
-        for layer in (*self.down, *self.up, self.output_conv):
+        for layer in (*self.down, *self.up, self.double, self.output_conv):
             layer.build((*reflectance_shape[:3], self.filters))
         self.fusion.build((*reflectance_shape[:3], 3 * self.filters))
         self.built = True
@@ -277,6 +284,7 @@ class RetinexNet(keras.Model):
         for network in (self.decom_net, self.enhance_net):
             if not network.built:  # a trained one is
                 network.build(input_shape)
+        self.denoise.build(input_shape)
         self.built = True
 
     @property
@@ -438,3 +446,9 @@ class SimpleCNN(keras.Model):
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters, "depth": self.depth}
+
+
+if keras.backend.backend() == "jax":
+    for _network in (DecomNet, EnhanceNet, RetinexNet, SimpleCNN):
+        _network.train_step = train_jax.stateless(_network.train_step)
+        _network.test_step = train_jax.stateless(_network.test_step)

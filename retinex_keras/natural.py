@@ -79,11 +79,11 @@ class NaturalDecomNet(keras.Model):
         for layer in self.inner:
             x = layer(x)
         # The brightest of a pixel's neighbourhood, as wide as the bilinear enlargement looks.
-        bound = ops.max_pool(ops.max_pool(brightest, 4), 3, strides=1, padding="same")
+        bound = ops.max_pool(ops.max_pool(brightest, 4, strides=4), 3, strides=1, padding="same")
         bound = ops.maximum(ops.cast(bound, "float32"), 1e-3)
         illumination = bound + (1.0 - bound) * ops.sigmoid(ops.cast(self.last(x), "float32"))
         illumination = _double(_double(illumination))
-        return image / illumination, illumination
+        return ops.cast(image, "float32") / illumination, illumination
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters, "depth": self.depth}
@@ -182,6 +182,7 @@ class NaturalEnhanceNet(keras.Model):
         smooth = _double(x[..., :4] + self.balance(vector)[:, None, None])  # (B, H, W, 4)
         gain, colour = smooth[..., :1], smooth[..., 1:]
         colour = colour - ops.mean(colour, axis=-1, keepdims=True)  # brightness is the illumination's
+        reflectance, illumination = ops.cast(reflectance, "float32"), ops.cast(illumination, "float32")
         return reflectance * ops.exp(colour) + _depth_to_space(x[..., 4:], 2), illumination * ops.exp(gain)
 
     def _condensed(self, context):

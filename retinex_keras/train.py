@@ -13,7 +13,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from retinex_keras.data import darken, load_pairs, load_photos, training_patches, whole_pairs, wide_darken
 from retinex_keras.images import whole_file
@@ -206,7 +205,7 @@ def _fit_phase(network, out, name, patches, schedule, samples, options):
     callbacks = [schedule, keeper, samples]  # the keeper logs the learning rate and sees a NaN before it is drawn
     if network.optimizer.use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # the mean weights are those that are scored
-    if importlib.util.find_spec("tensorboard"):
+    if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
     network.fit(patches(first_epoch=keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
 
@@ -258,7 +257,8 @@ def _compare(out, settings):
 def _prepare(out, settings):
     """Makes the folder of a run, or checks the settings of the run in it and clears what a kill left half written."""
     note = out / "run.json"
-    versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
+    backend = keras.backend.backend()
+    versions = {name: importlib.import_module(name).__version__ for name in (backend, "keras", "numpy")}
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         if not note.exists():

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, _enlarge
+from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 
 
 def direction(name, shape):
@@ -172,3 +173,46 @@ for size in ("even", "odd"):
     environment = os.environ | {"KERAS_BACKEND": "jax"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+@pytest.mark.parametrize("recipe", ["paper", "natural"])
+def test_a_step_on_jax_equals_one_on_tensorflow(recipe, tmp_path):
+    """Loss and gradients, the latter as what plain descent changes."""
+    script = """
+import sys
+if sys.argv[3] == "jax":
+    sys.modules["tensorflow"] = None
+import keras
+import numpy as np
+from retinex_keras.inference import load_pretrained
+folder, recipe, backend = sys.argv[1:]
+model = load_pretrained(folder + "/model.keras")
+data = np.load(folder + "/data.npz")
+results = {}
+model.compile(keras.optimizers.SGD(1.0))
+low = (data["low"], data["context"]) if recipe == "natural" else data["low"]
+logs = model.fit(low, data["high"], batch_size=2, verbose=0).history
+results |= {name: value[0] for name, value in logs.items()}
+results |= {f"weight {i}": value for i, value in enumerate(model.get_weights())}
+logs = model.evaluate(low, data["high"], batch_size=2, verbose=0, return_dict=True)
+results |= {f"val {name}": value for name, value in logs.items()}
+np.savez(f"{folder}/{backend}.npz", **results)
+"""
+    rng = np.random.default_rng(0)
+    nets = (NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 8), 1, 4)) if recipe == "natural" else (DecomNet(4), EnhanceNet(4))
+    model = RetinexNet(*nets)
+    model.build((None, None, None, 3))
+    model.set_weights([rng.normal(0, 0.1, weight.shape) for weight in model.get_weights()])
+    model.save(tmp_path / "model.keras")
+    high, context = rng.random((2, 24, 24, 3), "float32"), rng.random((2, 128, 128, 3), "float32")
+    np.savez(tmp_path / "data.npz", low=0.2 * high, high=high, context=context)
+    for backend in ("tensorflow", "jax"):
+        command = [sys.executable, "-c", script, tmp_path, recipe, backend]
+        result = subprocess.run(command, env=os.environ | {"KERAS_BACKEND": backend}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    expected, actual = np.load(tmp_path / "tensorflow.npz"), np.load(tmp_path / "jax.npz")
+    assert set(expected) == set(actual)
+    assert {"loss", "weight 0", "val psnr"} <= set(actual)
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -81,16 +81,22 @@ def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, tiny_natural, random)
     np.testing.assert_array_equal(loaded(image)["enhanced"], tiny_natural(image)["enhanced"])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_fit_lowers_the_loss_and_changes_every_weight(random, tiny_natural, jit_compile):
+@pytest.mark.parametrize(("policy", "jit_compile"), [("float32", False), ("float32", True), ("mixed_bfloat16", False)])
+def test_fit_lowers_the_loss_and_changes_every_weight(random, tiny_natural, policy, jit_compile):
+    nets = (tiny_natural.decom_net, tiny_natural.enhance_net)
+    nets = [type(net).from_config(net.get_config() | {"dtype": policy}) for net in nets]
+    model = RetinexNet(*nets, dtype=policy)
+    model.build((None, None, None, 3))
+    model.set_weights(tiny_natural.get_weights())
     high = random.random((2, 16, 16, 3), dtype="float32")
     low = (0.2 * high, 0.2 * high[:, context_indices(16)][:, :, context_indices(16)])
-    before = tiny_natural.get_weights()
-    tiny_natural.compile(keras.optimizers.AdamW(1e-2, global_clipnorm=1.0), jit_compile=jit_compile)
-    history = tiny_natural.fit(low, high, batch_size=2, epochs=8, verbose=0).history
+    model.compile(keras.optimizers.AdamW(1e-2, global_clipnorm=1.0), jit_compile=jit_compile)
+    history = model.fit(low, high, batch_size=2, epochs=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     assert set(history) == {"loss", *NATURAL_WEIGHTS}
-    assert not any(map(np.array_equal, before, tiny_natural.get_weights()))
+    assert not any(map(np.array_equal, tiny_natural.get_weights(), model.get_weights()))
+    assert {keras.backend.standardize_dtype(part.dtype) for part in model(*low).values()} == {"float32"}
+    assert model.enhance_net.stem.compute_dtype == keras.DTypePolicy(policy).compute_dtype
 
 
 def test_perfect_pictures_cost_nothing(random):

@@ -21,8 +21,9 @@ def test_public_names_exist_and_are_few():
         _ = retinex_keras.nothing
 
 
-# The command line is tested as commands; a benchmark takes long, and a conversion wants files of the original.
-EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - {"__init__", "cli", "benchmark", "convert"}
+# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, and JAX may lack.
+WITHOUT = {"__init__", "cli", "benchmark", "convert", "train_jax"}
+EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - WITHOUT
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))

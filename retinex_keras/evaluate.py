@@ -26,8 +26,7 @@ PROTOCOL = (
 def score(picture, reference):
     """The scores of one picture, {column: value}; both (H, W, 3), uint8.
 
-    >>> picture, reference = read_image("dark.png"), read_image("pairs/high/scene.0.png")
-    >>> list(score(picture, reference))
+    >>> list(score(*load_scene(["dark.png", "pairs/high/scene.0.png"])))
     ['PSNR', 'SSIM RGB', 'SSIM grey', 'PSNR GT mean']
     """
     image, truth = to_float(picture)[None], to_float(reference)[None]
@@ -53,6 +52,7 @@ def score_pairs(low, high, model):
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes; none is skipped.
 
+    >>> from retinex_keras import load_pretrained
     >>> rows = score_pairs("pairs/low", "pairs/high", load_pretrained("paper"))
     >>> rows[0]["image"], rows[0]["size"]
     ('scene.0', '24x20')
@@ -146,8 +146,8 @@ def means(rows):
 def report(rows, about, form="text"):
     """The rows (of images, with their means; or of methods) as "text", "csv" or "json"; in front `about` and the protocol.
 
-    >>> print(report([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}], "Of two.", "csv").splitlines()[-1])
-    mean,,20.5
+    >>> print(report([{"method": "lime", "PSNR": 14.2}], "Means over two pairs.", "csv").splitlines()[-1])
+    lime,14.2
     """
     images = "image" in rows[0]
     if form == "json":

@@ -248,7 +248,9 @@ def training_view(images, size, rng, degradation=wide_darken):
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 
 
-def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False):
+def training_patches(
+    images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False, input_context=None
+):
     """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
 
     Every epoch sees `len(images) // batch_size` batches in an order of its own. What epoch n holds depends on `seed` and n
@@ -263,13 +265,17 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
         degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`; takes and returns
             (size, size, 3), uint8.
         context: if True, patches come from `training_view` with the context of the dark image.
+        input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes; then each worker makes its
+            share of every batch alone, a part for each replica, and all shares together are the batch of one process. They
+            all hold all images: the order of an epoch, in which any image may fall to any worker, is that of one process.
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
         `((low, context), high)`, the context (batch_size, 128, 128, 3).
 
     Raises:
-        ValueError: if an image is smaller than a patch, or there are fewer images than a batch takes.
+        ValueError: if an image is smaller than a patch, there are fewer images than a batch takes, or a batch has no equal
+            parts for all replicas.
     """
     import tensorflow as tf
 
@@ -281,10 +287,16 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"{len(images)} images give no batch of {batch_size}: use a batch_size from 1 to {len(images)}.")
 
+    part, share = batch_size, slice(None)
+    if input_context:
+        part = input_context.get_per_replica_batch_size(batch_size)
+        mine = batch_size // input_context.num_input_pipelines
+        share = slice(mine * input_context.input_pipeline_id, mine * (input_context.input_pipeline_id + 1))
+
     def batches_of_indices(epoch):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
-        return batches.map(lambda indices: (epoch, indices))
+        return batches.map(lambda indices: indices[share]).unbatch().batch(part).map(lambda indices: (epoch, indices))
 
     def cut(epoch, indices):
         rngs = (np.random.default_rng([seed, epoch, index]) for index in indices)
@@ -298,8 +310,8 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
             patches = tf.numpy_function(cut, [epoch, indices], tf.uint8)
         else:
             patches, contexts = tf.numpy_function(cut, [epoch, indices], (tf.uint8, tf.uint8))
-            contexts = tf.cast(tf.ensure_shape(contexts, (batch_size, CONTEXT, CONTEXT, 3)), tf.float32) / 255.0
-        patches = tf.ensure_shape(patches, (batch_size, 2, size, size, 3))
+            contexts = tf.cast(tf.ensure_shape(contexts, (part, CONTEXT, CONTEXT, 3)), tf.float32) / 255.0
+        patches = tf.ensure_shape(patches, (part, 2, size, size, 3))
         low, high = tf.unstack(tf.cast(patches, tf.float32) / 255.0, axis=1)
         return ((low, contexts) if context else low), high
 
@@ -307,18 +319,19 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
     return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
 
 
-def whole_pairs(pairs):
+def whole_pairs(pairs, copies=1):
     """A tf.data pipeline over whole pairs in order, for validation: batches of one, each at its own size.
 
     Args:
         pairs: from `load_pairs`.
+        copies: of each pair in its batch; under tf.distribute the number of replicas, so that each of them scores it.
 
     Returns:
-        A `tf.data.Dataset` of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
+        A `tf.data.Dataset` of `(low, high)`, each float32 (copies, H, W, 3) in [0, 1].
     """
     import tensorflow as tf
 
     signature = tf.TensorSpec((2, None, None, 3), tf.uint8)
     dataset = tf.data.Dataset.from_generator(lambda: (pair[:] for pair in pairs), output_signature=signature)
-    dataset = dataset.map(lambda pair: tf.cast(pair[:, None], tf.float32) / 255.0)  # (2, 1, H, W, 3)
+    dataset = dataset.map(lambda pair: tf.cast(tf.repeat(pair[:, None], copies, 1), tf.float32) / 255.0)  # (2, copies, H, W, 3)
     return dataset.map(lambda pair: (pair[0], pair[1])).apply(tf.data.experimental.assert_cardinality(len(pairs))).prefetch(1)

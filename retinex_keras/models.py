@@ -30,7 +30,12 @@ def _minimize(model, low, high):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = model.optimizer.scale_loss(terms["loss"] / replicas)
     variables = model.trainable_variables
-    model.optimizer.apply(tape.gradient(loss, variables), variables)
+    gradients = tape.gradient(loss, variables)
+    norm = model.optimizer.global_clipnorm
+    if norm and replicas > 1:  # Keras would clip the gradients of each replica and then sum them
+        gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        gradients = [gradient / replicas for gradient in tf.clip_by_global_norm(gradients, norm)[0]]
+    model.optimizer.apply(gradients, variables)
     return terms
 
 
@@ -152,7 +157,7 @@ class EnhanceNet(keras.Model):
 
     def build(self, reflectance_shape, illumination_shape=None):
         self.conv0.build((*reflectance_shape[:3], 4))
-        for layer in (*self.down, *self.up, self.output_conv):
+        for layer in (*self.down, *self.up, self.double, self.output_conv):
             layer.build((*reflectance_shape[:3], self.filters))
         self.fusion.build((*reflectance_shape[:3], 3 * self.filters))
         self.built = True
@@ -259,7 +264,7 @@ class RetinexNet(keras.Model):
             self.build((None, None, None, 3))
 
     def build(self, input_shape):
-        for network in (self.decom_net, self.enhance_net):
+        for network in (self.decom_net, self.enhance_net, self.denoise):
             if not network.built:  # a trained one is
                 network.build(input_shape)
         self.built = True

@@ -26,6 +26,41 @@ from retinex_keras.plots import sheet
 RECIPES = {"paper": {"batch_size": 16, "patch_size": 48}, "natural": {"batch_size": 8, "patch_size": 160}}
 
 
+class Workers(tf.distribute.MultiWorkerMirroredStrategy):
+    """MultiWorkerMirroredStrategy under which Keras 3's `fit` works, which reduces tuples and scalars as if they were batches
+    (keras issue 20585). Make it first of all: TensorFlow wants to know of the other workers before it computes anything."""
+
+    def reduce(self, reduce_op, value, axis):
+        def reduced(part):
+            scalar = self.experimental_local_results(part)[0].shape.rank == 0
+            return super(Workers, self).reduce(reduce_op, part, None if scalar else axis)
+
+        return tf.nest.map_structure(reduced, value)
+
+    @property
+    def chief(self):
+        """Whether this process is the one that writes, the cluster's "chief" or its first worker."""
+        resolver = self.cluster_resolver
+        first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+        return (resolver.task_type, resolver.task_id) == (first, 0)
+
+
+def _chief(strategy):
+    """Whether this process is the one that writes."""
+    return getattr(strategy, "chief", True)
+
+
+def _agree(strategy, settings):
+    """Raises ValueError if other workers have other settings."""
+    number = float(zlib.crc32(repr(settings).encode()))
+    numbers = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(number, tf.float64))
+    if float(strategy.reduce("MEAN", numbers, axis=None)) != number:
+        raise ValueError(
+            f"The workers differ in one of {', '.join(settings)}: give all the same command and images, and a folder for the "
+            "run that all of them see."
+        )
+
+
 def train_retinexnet(
     data,
     out,
@@ -44,6 +79,7 @@ def train_retinexnet(
     filters=None,
     cache=None,
     verbose="auto",
+    strategy=None,
 ):
     """Trains both networks by a recipe, or goes on with a run that was stopped.
 
@@ -72,6 +108,8 @@ def train_retinexnet(
         filters: channels of the inner layers of new networks, by default 64 (natural: 32, at its finest level).
         cache: a folder for decoded images, for sets larger than the memory.
         verbose: Keras's.
+        strategy: a `tf.distribute.MirroredStrategy` or `Workers`, whose replicas share each batch and get the result of one
+            process. Each worker needs the data; the chief alone writes, and all see its `out`. By default one process.
 
     Returns:
         The path of `retinexnet.keras`.
@@ -87,7 +125,9 @@ def train_retinexnet(
         raise ValueError("The natural recipe has no whole images and no decay_epoch; leave them out.")
     batch_size = default["batch_size"] if batch_size is None else batch_size
     patch_size = (128 if whole else default["patch_size"]) if patch_size is None else patch_size
-    start = load_pretrained(weights) if weights else None
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        start = load_pretrained(weights) if weights else None
     if start and start.natural != natural:
         raise ValueError(f"The weights {weights} are not of the recipe {recipe}; choose others, or the other recipe.")
     if start and filters:
@@ -124,21 +164,25 @@ def train_retinexnet(
     images = [pair for folder in folders for pair in load_pairs(folder, resize, cache)]
     images = images + (load_photos(photos, resize, cache) if photos else [])
     held_back = load_pairs(validation, cache=cache) if validation else []
-    training_patches(images, patch_size, batch_size, seed)  # says now what is wrong with the images
+
+    def patches(first_epoch):
+        degradation = wide_darken if natural else darken
+        options = images, patch_size, batch_size, seed, first_epoch, degradation, natural
+        return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context))
+
+    patches(0)  # says now what is wrong with the images
     smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
     if smallest < 11:
         raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
-    _prepare(out, settings | {"images": len(images), "fingerprint": _fingerprint(images)})
-
-    degradation = wide_darken if natural else darken
-    patches = functools.partial(
-        training_patches, images, patch_size, batch_size, seed, degradation=degradation, context=natural
-    )
+    settings |= {"images": len(images), "fingerprint": _fingerprint(images)}
+    if _chief(strategy):
+        _prepare(out, settings)
+    _agree(strategy, settings | {"every": every})
     shown = sorted({*range(every, epochs, every), epochs})
     options = {
         "epochs": epochs,
         "steps_per_epoch": len(images) // batch_size,
-        "validation_data": whole_pairs(held_back) if held_back else None,
+        "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
         "validation_freq": shown,
         "shuffle": False,
         "verbose": verbose,
@@ -148,43 +192,50 @@ def train_retinexnet(
 
     keras.utils.set_random_seed(seed)
     if natural:
-        model = start or RetinexNet(
-            NaturalDecomNet(filters), NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters)
-        )
-        average = {"use_ema": True, "ema_momentum": 0.999}
-        model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
+        with strategy.scope():
+            model = start or RetinexNet(
+                NaturalDecomNet(filters), NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters)
+            )
+            average = {"use_ema": True, "ema_momentum": 0.999}
+            model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
         samples = _Samples(out, "natural", shown, examples, functools.partial(_enhancement, model))
         _fit_phase(model, out, "natural", patches, schedule, samples, options)
-        return _finish(model, final)
-    decom_net = start.decom_net if start else DecomNet(filters)
-    decom_net.compile(original_adam(learning_rate))
+        return _finish(model, final, strategy)
+    with strategy.scope():
+        decom_net = start.decom_net if start else DecomNet(filters)
+        decom_net.compile(original_adam(learning_rate))
     samples = _Samples(out, "decom", shown, examples, functools.partial(_decomposition, decom_net))
     _fit_phase(decom_net, out, "decom", patches, schedule, samples, options)
     keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
-    enhance_net = start.enhance_net if start else EnhanceNet(filters)
-    enhance_net.compile(original_adam(learning_rate), decom_net=decom_net)
+    with strategy.scope():
+        enhance_net = start.enhance_net if start else EnhanceNet(filters)
+        enhance_net.compile(original_adam(learning_rate), decom_net=decom_net)
     model = RetinexNet(decom_net, enhance_net)
     samples = _Samples(out, "enhance", shown, examples, functools.partial(_enhancement, model))
     _fit_phase(enhance_net, out, "enhance", patches, schedule, samples, options)
-    return _finish(model, final)
+    return _finish(model, final, strategy)
 
 
-def _finish(model, final):
+def _finish(model, final, strategy):
     """Saves the trained networks, without the optimizers, which would be saved too."""
-    shipped = RetinexNet.from_config(model.get_config())
-    shipped.set_weights(model.get_weights())
-    with whole_file(final) as temporary:
-        shipped.save(temporary)
+    if _chief(strategy):
+        shipped = RetinexNet.from_config(model.get_config())
+        shipped.set_weights(model.get_weights())
+        with whole_file(final) as temporary:
+            shipped.save(temporary)
     print(f"Finished: {final}")
     return final
 
 
 def _fit_phase(network, out, name, patches, schedule, samples, options):
     """Trains one network to the last epoch, from its last state if there is one."""
-    if not network.built:  # one that begins with weights is
-        network.build((None, None, None, 3))
-    network.optimizer.build(network.trainable_variables)
+    strategy = network.distribute_strategy
+    with strategy.scope():
+        if not network.built:  # one that begins with weights is
+            network.build((None, None, None, 3))
+        network.optimizer.build(network.trainable_variables)
     keeper = _Keeper(out, name, network)
+    _agree(strategy, {"finished epochs": keeper.epoch})
     if keeper.epoch == options["epochs"]:
         network.optimizer.finalize_variable_values(network.trainable_variables)  # as `fit` does at its end
         return
@@ -192,9 +243,9 @@ def _fit_phase(network, out, name, patches, schedule, samples, options):
     callbacks = [schedule, keeper, samples]  # the keeper logs the learning rate and sees a NaN before it is drawn
     if network.optimizer.use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # the mean weights are those that are scored
-    if importlib.util.find_spec("tensorboard"):
+    if _chief(strategy) and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
-    network.fit(patches(first_epoch=keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
+    network.fit(patches(keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
 
 
 def _decomposition(decom_net, low, high):
@@ -288,6 +339,9 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(all(np.isfinite(weight).all() for weight in self.model.get_weights()), "weights")
+        self.epoch = epoch + 1
+        if not _chief(self.model.distribute_strategy):
+            return
         self.rows.append({"epoch": epoch, "seconds": round(time.monotonic() - self.started, 1), **logs})
         with whole_file(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
@@ -297,7 +351,6 @@ class _Keeper(keras.callbacks.Callback):
             self.model.save_weights(temporary)
         for state in sorted(self.out.glob(f"{self.name}-*.weights.h5"))[:-1]:
             state.unlink()
-        self.epoch = epoch + 1
 
     def _check(self, finite, what):
         if not finite:
@@ -315,6 +368,6 @@ class _Samples(keras.callbacks.Callback):
         self.path, self.shown, self.examples, self.pictures = out / "samples" / name, shown, examples, pictures
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.examples and epoch + 1 in self.shown:
+        if self.examples and epoch + 1 in self.shown and _chief(self.model.distribute_strategy):
             rows = [self.pictures(low, high) for low, high in self.examples]
             sheet([list(row.values()) for row in rows], list(rows[0]), f"{self.path}-{epoch + 1:05d}.png")

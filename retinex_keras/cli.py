@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -54,9 +55,19 @@ def _import_tensorflow():
         os.close(stderr)
 
 
-def train(**options):
+def train(workers, index, **options):
     from retinex_keras.train import train_retinexnet
 
+    if workers:
+        workers = workers.split(",")
+        if index is None or not 0 <= index < len(workers):
+            raise ValueError(f"--index says which of the {len(workers)} workers this is, from 0. Received {index}.")
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        os.environ["TF_CONFIG"] = json.dumps(cluster)
+    if os.environ.get("KERAS_BACKEND") != "jax":
+        from retinex_keras.workers import find_strategy
+
+        options["strategy"] = find_strategy()
     train_retinexnet(**options)
 
 
@@ -204,6 +215,8 @@ def _parser():
     add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
     add("--filters", type=int, help="channels of the inner layers of new networks (default: 64; natural: 32)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
+    add("--workers", metavar="HOST:PORT,...", help="all machines that train together (default: what TF_CONFIG says)")
+    add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
     add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
     add("image", type=Path, help="a photo or a folder")

@@ -294,7 +294,9 @@ def training_view(images, size, rng, degradation=wide_darken):
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 
 
-def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False):
+def training_patches(
+    images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False, input_context=None
+):
     """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
 
     Every epoch sees `len(images) // batch_size` batches in an order of its own. What epoch n holds depends on `seed` and n
@@ -309,13 +311,17 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
         degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`; takes and returns
             (size, size, 3), uint8.
         context: if True, patches come from `training_view` with the context of the dark image.
+        input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes; then each worker makes its
+            share of every batch alone, a part for each replica, and all shares together are the batch of one process. They
+            all hold all images: the order of an epoch, in which any image may fall to any worker, is that of one process.
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
         `((low, context), high)`, the context (batch_size, 128, 128, 3). On JAX, a `keras.utils.PyDataset` of the same.
 
     Raises:
-        ValueError: if an image is smaller than a patch, or there are fewer images than a batch takes.
+        ValueError: if an image is smaller than a patch, there are fewer images than a batch takes, or a batch has no equal
+            parts for all replicas.
 
     >>> low, high = next(iter(training_patches(load_pairs("pairs"), size=16, batch_size=4)))
     >>> low.shape
@@ -340,18 +346,24 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
         return train_jax.Batches(functools.partial(_numbered_batch, cut, len(images), batch_size, seed, first_epoch))
     import tensorflow as tf
 
+    part, share = batch_size, slice(None)
+    if input_context:
+        part = input_context.get_per_replica_batch_size(batch_size)
+        mine = batch_size // input_context.num_input_pipelines
+        share = slice(mine * input_context.input_pipeline_id, mine * (input_context.input_pipeline_id + 1))
+
     def batches_of_indices(epoch):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
         batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
-        return batches.map(lambda indices: (epoch, indices))
+        return batches.map(lambda indices: indices[share]).unbatch().batch(part).map(lambda indices: (epoch, indices))
 
     def batch(epoch, indices):
         if not context:
             patches = tf.numpy_function(cut, [epoch, indices], tf.uint8)
         else:
             patches, contexts = tf.numpy_function(cut, [epoch, indices], (tf.uint8, tf.uint8))
-            contexts = tf.cast(tf.ensure_shape(contexts, (batch_size, CONTEXT, CONTEXT, 3)), tf.float32) / 255.0
-        patches = tf.ensure_shape(patches, (batch_size, 2, size, size, 3))
+            contexts = tf.cast(tf.ensure_shape(contexts, (part, CONTEXT, CONTEXT, 3)), tf.float32) / 255.0
+        patches = tf.ensure_shape(patches, (part, 2, size, size, 3))
         low, high = tf.unstack(tf.cast(patches, tf.float32) / 255.0, axis=1)
         return ((low, contexts) if context else low), high
 
@@ -370,14 +382,15 @@ def _numbered_batch(cut, count, batch_size, seed, first_epoch, number):
     return ((low, *contexts) if contexts else low), high
 
 
-def whole_pairs(pairs):
+def whole_pairs(pairs, copies=1):
     """A tf.data pipeline over whole pairs in order, for validation: batches of one, each at its own size.
 
     Args:
         pairs: from `load_pairs`.
+        copies: of each pair in its batch; under tf.distribute the number of replicas, so that each of them scores it.
 
     Returns:
-        A `tf.data.Dataset`, or on JAX a `keras.utils.PyDataset`, of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
+        A `tf.data.Dataset`, or on JAX a `keras.utils.PyDataset`, of `(low, high)`, each float32 (copies, H, W, 3) in [0, 1].
 
     >>> low, high = next(iter(whole_pairs(load_pairs("pairs"))))
     >>> low.shape
@@ -389,5 +402,5 @@ def whole_pairs(pairs):
 
     signature = tf.TensorSpec((2, None, None, 3), tf.uint8)
     dataset = tf.data.Dataset.from_generator(lambda: (pair[:] for pair in pairs), output_signature=signature)
-    dataset = dataset.map(lambda pair: tf.cast(pair[:, None], tf.float32) / 255.0)  # (2, 1, H, W, 3)
+    dataset = dataset.map(lambda pair: tf.cast(tf.repeat(pair[:, None], copies, 1), tf.float32) / 255.0)  # (2, copies, H, W, 3)
     return dataset.map(lambda pair: (pair[0], pair[1])).apply(tf.data.experimental.assert_cardinality(len(pairs))).prefetch(1)

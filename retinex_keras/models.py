@@ -37,7 +37,12 @@ def _minimize(model, low, high):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = model.optimizer.scale_loss(terms["loss"] / replicas)
     variables = model.trainable_variables
-    model.optimizer.apply(tape.gradient(loss, variables), variables)
+    gradients = tape.gradient(loss, variables)
+    norm = model.optimizer.global_clipnorm
+    if norm and replicas > 1:  # Keras would clip the gradients of each replica and then sum them
+        gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        gradients = [gradient / replicas for gradient in tf.clip_by_global_norm(gradients, norm)[0]]
+    model.optimizer.apply(gradients, variables)
     return terms
 
 
@@ -281,10 +286,9 @@ class RetinexNet(keras.Model):
             self.build((None, None, None, 3))
 
     def build(self, input_shape):
-        for network in (self.decom_net, self.enhance_net):
+        for network in (self.decom_net, self.enhance_net, self.denoise):
             if not network.built:  # a trained one is
                 network.build(input_shape)
-        self.denoise.build(input_shape)
         self.built = True
 
     @property

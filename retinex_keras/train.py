@@ -47,6 +47,7 @@ def train_retinexnet(
     filters=None,
     cache=None,
     verbose="auto",
+    strategy=None,
 ):
     """Trains the networks of a recipe, or goes on with a run that was stopped.
 
@@ -75,6 +76,8 @@ def train_retinexnet(
         filters: channels of the inner layers of new networks, by default 64 (natural: 32, at its finest level).
         cache: a folder for decoded images, for sets larger than the memory.
         verbose: Keras's.
+        strategy: a `tf.distribute.MirroredStrategy` or `workers.Workers`, whose replicas share each batch and get the result
+            of one process. Each worker needs the data; the chief alone writes, and all see its `out`. By default one process.
 
     Returns:
         The path of `retinexnet.keras`.
@@ -95,7 +98,10 @@ def train_retinexnet(
         raise ValueError("The natural recipe has no whole images and no decay_epoch; leave them out.")
     batch_size = default["batch_size"] if batch_size is None else batch_size
     patch_size = (128 if whole else default["patch_size"]) if patch_size is None else patch_size
-    start = load_pretrained(weights) if weights else None
+    strategy = strategy or _one_process()
+    chief, agree = getattr(strategy, "chief", True), getattr(strategy, "agree", lambda settings: None)
+    with strategy.scope():
+        start = load_pretrained(weights) if weights else None
     if start and recipe != ("simple" if isinstance(start, SimpleCNN) else "natural" if start.natural else "paper"):
         raise ValueError(f"The weights {weights} are not of the recipe {recipe}; choose others, or the other recipe.")
     if start and filters:
@@ -132,21 +138,25 @@ def train_retinexnet(
     images = [pair for folder in folders for pair in load_pairs(folder, resize, cache)]
     images = images + (load_photos(photos, resize, cache) if photos else [])
     held_back = load_pairs(validation, cache=cache) if validation else []
-    training_patches(images, patch_size, batch_size, seed)  # says now what is wrong with the images
+
+    def patches(first_epoch):
+        degradation = wide_darken if natural else darken
+        options = images, patch_size, batch_size, seed, first_epoch, degradation, natural
+        return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context))
+
+    patches(0)  # says now what is wrong with the images
     smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
     if smallest < 11:
         raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
-    _prepare(out, settings | {"images": len(images), "fingerprint": _fingerprint(images)})
-
-    degradation = wide_darken if natural else darken
-    patches = functools.partial(
-        training_patches, images, patch_size, batch_size, seed, degradation=degradation, context=natural
-    )
+    settings |= {"images": len(images), "fingerprint": _fingerprint(images)}
+    if chief:
+        _prepare(out, settings)
+    agree(settings | {"every": every})
     shown = sorted({*range(every, epochs, every), epochs})
     options = {
         "epochs": epochs,
         "steps_per_epoch": len(images) // batch_size,
-        "validation_data": whole_pairs(held_back) if held_back else None,
+        "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
         "validation_freq": shown,
         "shuffle": False,
         "verbose": verbose,
@@ -154,50 +164,61 @@ def train_retinexnet(
     schedule = keras.callbacks.LearningRateScheduler(_cosine(settings) if natural else _schedule(settings))
     examples = [pair[:, :1024, :1024] for pair in held_back or images if len(pair) == 2][:4]
 
+    def fit(network, name, model, pictures):
+        samples = _Samples(out, name, shown, examples if chief else [], functools.partial(pictures, model))
+        _fit_phase(network, out, name, patches, strategy, schedule, samples, options)
+
     keras.utils.set_random_seed(seed)
-    if natural:
-        model = start or RetinexNet(
-            NaturalDecomNet(filters), NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters)
-        )
-        average = {"use_ema": True, "ema_momentum": 0.999}
-        model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
-    elif recipe == "simple":
-        model = start or SimpleCNN(filters)
-        model.compile(original_adam(learning_rate))
+    with strategy.scope():
+        if natural:
+            model = start or RetinexNet(
+                NaturalDecomNet(filters), NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters)
+            )
+            average = {"use_ema": True, "ema_momentum": 0.999}
+            model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
+        elif recipe == "simple":
+            model = start or SimpleCNN(filters)
+            model.compile(original_adam(learning_rate))
+        else:
+            decom_net = start.decom_net if start else DecomNet(filters)
+            decom_net.compile(original_adam(learning_rate))
     if recipe != "paper":
-        samples = _Samples(out, recipe, shown, examples, functools.partial(_enhancement, model))
-        _fit_phase(model, out, recipe, patches, schedule, samples, options)
-        return _finish(model, final)
-    decom_net = start.decom_net if start else DecomNet(filters)
-    decom_net.compile(original_adam(learning_rate))
-    samples = _Samples(out, "decom", shown, examples, functools.partial(_decomposition, decom_net))
-    _fit_phase(decom_net, out, "decom", patches, schedule, samples, options)
-    keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
-    enhance_net = start.enhance_net if start else EnhanceNet(filters)
-    enhance_net.compile(original_adam(learning_rate), decom_net=decom_net)
-    model = RetinexNet(decom_net, enhance_net)
-    samples = _Samples(out, "enhance", shown, examples, functools.partial(_enhancement, model))
-    _fit_phase(enhance_net, out, "enhance", patches, schedule, samples, options)
-    return _finish(model, final)
-
-
-def _finish(model, final):
-    """Saves the trained networks, without the optimizers, which would be saved too."""
-    shipped = type(model).from_config(model.get_config())
-    shipped.build((None, None, None, 3))
-    shipped.set_weights(model.get_weights())
-    with whole_file(final) as temporary:
-        shipped.save(temporary)
+        fit(model, recipe, model, _enhancement)
+    else:
+        fit(decom_net, "decom", decom_net, _decomposition)
+        keras.utils.set_random_seed(seed + 1)  # the same initial weights whether or not this run was resumed
+        with strategy.scope():
+            enhance_net = start.enhance_net if start else EnhanceNet(filters)
+            enhance_net.compile(original_adam(learning_rate), decom_net=decom_net)
+        model = RetinexNet(decom_net, enhance_net)
+        fit(enhance_net, "enhance", model, _enhancement)
+    if chief:
+        shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
+        shipped.build((None, None, None, 3))
+        shipped.set_weights(model.get_weights())
+        with whole_file(final) as temporary:
+            shipped.save(temporary)
     print(f"Finished: {final}")
     return final
 
 
-def _fit_phase(network, out, name, patches, schedule, samples, options):
+def _one_process():
+    if keras.backend.backend() == "jax":
+        from retinex_keras.train_jax import OneProcess
+
+        return OneProcess()
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy()
+
+
+def _fit_phase(network, out, name, patches, strategy, schedule, samples, options):
     """Trains one network to the last epoch, from its last state if there is one."""
-    if not network.built:  # one that begins with weights is
-        network.build((None, None, None, 3))
-    network.optimizer.build(network.trainable_variables)
-    keeper = _Keeper(out, name, network)
+    with strategy.scope():
+        if not network.built:  # one that begins with weights is
+            network.build((None, None, None, 3))
+        network.optimizer.build(network.trainable_variables)
+    keeper = _Keeper(out, name, network, strategy)
     if keeper.epoch == options["epochs"]:
         network.optimizer.finalize_variable_values(network.trainable_variables)  # as `fit` does at its end
         return
@@ -205,9 +226,9 @@ def _fit_phase(network, out, name, patches, schedule, samples, options):
     callbacks = [schedule, keeper, samples]  # the keeper logs the learning rate and sees a NaN before it is drawn
     if network.optimizer.use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # the mean weights are those that are scored
-    if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
+    if keeper.chief and keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(out / "logs" / name))
-    network.fit(patches(first_epoch=keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
+    network.fit(patches(keeper.epoch), initial_epoch=keeper.epoch, callbacks=callbacks, **options)
 
 
 def _decomposition(decom_net, low, high):
@@ -280,11 +301,12 @@ class _Keeper(keras.callbacks.Callback):
         out: folder of the run.
         name: of the phase.
         network: built and compiled, its optimizer built.
+        strategy: of tf.distribute; of several workers the chief alone writes, and all must have found the same state.
     """
 
-    def __init__(self, out, name, network):
+    def __init__(self, out, name, network, strategy):
         super().__init__()
-        self.out, self.name = out, name
+        self.out, self.name, self.chief = out, name, getattr(strategy, "chief", True)
         self.epoch, self.rows, self.seconds = 0, [], 0.0  # finished epochs, their log
         states = sorted(out.glob(f"{name}-*.weights.h5"))
         if states:
@@ -293,6 +315,8 @@ class _Keeper(keras.callbacks.Callback):
             with open(out / f"{name}.csv", newline="") as file:
                 self.rows = list(csv.DictReader(file))[: self.epoch]  # one more if it was killed between the two files
             self.seconds = float(self.rows[-1]["seconds"])
+        if hasattr(strategy, "agree"):
+            strategy.agree({"finished epochs": self.epoch})
 
     def on_train_begin(self, logs=None):
         self.started = time.monotonic() - self.seconds
@@ -302,6 +326,9 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(all(np.isfinite(weight).all() for weight in self.model.get_weights()), "weights")
+        self.epoch = epoch + 1
+        if not self.chief:
+            return
         self.rows.append({"epoch": epoch, "seconds": round(time.monotonic() - self.started, 1), **logs})
         with whole_file(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
@@ -311,7 +338,6 @@ class _Keeper(keras.callbacks.Callback):
             self.model.save_weights(temporary)
         for state in sorted(self.out.glob(f"{self.name}-*.weights.h5"))[:-1]:
             state.unlink()
-        self.epoch = epoch + 1
 
     def _check(self, finite, what):
         if not finite:

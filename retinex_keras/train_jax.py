@@ -1,8 +1,9 @@
-"""What training needs where Keras runs on JAX: steps that change no state, and batches without tf.data.
+"""What training needs where Keras runs on JAX: steps that change no state, and batches without tf.data and strategies.
 
 All else is shared with TensorFlow: `KERAS_BACKEND=jax retinex train ...` needs no TensorFlow.
 """
 
+import contextlib
 import os
 
 import jax
@@ -60,3 +61,13 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return self.batch(index)
+
+
+class OneProcess:
+    """What is used of tf.distribute's default strategy."""
+
+    num_replicas_in_sync = 1
+    scope = contextlib.nullcontext
+
+    def distribute_datasets_from_function(self, dataset):
+        return dataset(None)

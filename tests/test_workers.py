@@ -1,0 +1,99 @@
+"""Training on several devices and machines: real processes on loopback, and two logical devices of one process."""
+
+import csv
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from retinex_keras.cli import main
+from retinex_keras.inference import load_pretrained
+from retinex_keras.train import train_retinexnet
+
+# The reader's own `fit` of the natural networks, alone and on two devices: nested elements, clipped gradients, validation.
+FIT = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from retinex_keras import RetinexNet, load_pairs, training_patches, whole_pairs
+from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+
+cpu, pairs = tf.config.list_physical_devices("CPU")[0], load_pairs(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+results = []
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6), 1, 4))
+        model.build((None, None, None, 3))
+        for i, variable in enumerate(model.trainable_variables):  # none is zero, so that each matters
+            variable.assign(variable + 0.02 * np.random.default_rng(i).standard_normal(variable.shape))
+        model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.1))
+    patches = training_patches(pairs, 16, 4, context=True)
+    validation = whole_pairs(pairs[:2], strategy.num_replicas_in_sync)
+    history = model.fit(patches, steps_per_epoch=2, epochs=1, validation_data=validation, shuffle=False, verbose=0)
+    results.append((model.get_weights(), history.history))
+(alone, scores), (shared, shared_scores) = results
+for expected, weight in zip(alone, shared, strict=True):
+    np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+assert set(scores) == set(shared_scores) and "val_psnr" in scores
+for name in scores:
+    np.testing.assert_allclose(shared_scores[name], scores[name], rtol=1e-5, atol=1e-6, err_msg=name)
+"""
+
+
+def test_fit_on_two_devices_is_fit_on_one(make_pairs):
+    script = [sys.executable, "-c", FIT, make_pairs("pairs", count=9)]
+    result = subprocess.run(script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def log(run, phase):
+    """The log of a phase, a dict an epoch, without the time."""
+    with open(run / f"{phase}.csv", newline="") as file:
+        return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path):
+    pairs, alone, run = make_pairs("pairs", count=9), tmp_path / "alone", tmp_path / "run"
+    options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 1, "verbose": 0}
+    train_retinexnet(pairs, alone, validation=pairs, **options)
+
+    def start():
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        workers = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+        for listener in listeners:
+            listener.close()
+        command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", run, "--validation", pairs]
+        command += ["--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=1", "--workers", workers]
+        return [
+            subprocess.Popen([*command, "--index", index], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for index in "01"
+        ]
+
+    first, second = start()
+    while first.poll() is None and not list(run.glob("decom-*.weights.h5")):
+        time.sleep(0.01)
+    second.send_signal(signal.SIGKILL)
+    _, message = first.communicate(timeout=120)
+    assert first.returncode, "the other worker did not notice"
+    second.communicate()
+    assert not (run / "retinexnet.keras").exists()
+    for process in start():
+        _, message = process.communicate()
+        assert process.returncode == 0, message
+
+    for phase in ("decom", "enhance"):
+        for expected, row in zip(log(alone, phase), log(run, phase), strict=True):
+            assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    models = (load_pretrained(folder / "retinexnet.keras").get_weights() for folder in (alone, run))
+    for expected, weight in zip(*models, strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+
+
+def test_an_index_that_is_no_workers_is_refused(tmp_path, capsys):
+    assert main(["train", "pairs", "--out", str(tmp_path), "--workers", "a:1,b:1", "--index", "2"]) == 2
+    assert "which of the 2 workers this is, from 0. Received 2" in capsys.readouterr().err

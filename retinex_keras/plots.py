@@ -17,6 +17,10 @@ def sheet(rows, titles, path=None, width=3.0):
 
     Returns:
         The matplotlib `Figure`, which a notebook shows.
+
+    >>> figure = sheet([[np.zeros((8, 8, 3)), np.ones((8, 8, 3))]], ["before", "after"], "sheet.png")
+    >>> [axis.get_title() for axis in figure.axes]
+    ['before', 'after']
     """
     heights = [width * row[0].shape[0] / row[0].shape[1] for row in rows]
     figure = Figure(figsize=(width * len(titles), sum(heights) + 0.05 * len(rows) + 0.25), dpi=100, layout="constrained")

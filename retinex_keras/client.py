@@ -32,6 +32,10 @@ def connect(url, version=None, timeout=600.0):
     Raises:
         ValueError: if it is no such URL.
         ModuleNotFoundError: if gRPC is asked for and the extra is missing.
+
+    >>> connect("localhost:8501")
+    Traceback (most recent call last):
+    ValueError: Expected http://host:port or grpc://host:port. Received 'localhost:8501': name the server so.
     """
     scheme, _, address = url.rstrip("/").partition("://")
     if not address or scheme not in ("http", "https", "grpc"):
@@ -181,6 +185,10 @@ def request_image(server, path, out, quality=95):
 
     Raises:
         FileNotFoundError, ValueError, OSError: what `read_photo`, `write_image` and `server.enhance` raise.
+
+    >>> request_image(connect("http://localhost:8501"), "dark.png", "dark.png")
+    Traceback (most recent call last):
+    ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
     """
     path, out = Path(path), Path(out)
     if out.exists() and path.exists() and out.samefile(path):
@@ -210,6 +218,10 @@ def request_folder(server, folder, out, force=False, quality=95, at_once=4):
     Raises:
         ConnectionError: if there is no such server, model or version; it ends the work, which the same call goes on with.
         FileNotFoundError, ValueError: as there.
+
+    >>> request_folder(connect("http://localhost:8501"), "pairs/low", "bright", at_once=0)
+    Traceback (most recent call last):
+    ValueError: At least one request is under way at a time. Received 0.
     """
     from tqdm import tqdm  # here, since it takes a tenth of a second
 

@@ -19,6 +19,10 @@ def decode(contents, max_pixels):
     Returns:
         (H, W, 3) tensor, uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1]; and whether
         the file has 16 bits, a scalar boolean.
+
+    >>> pixels, deep = decode(tf.io.read_file("dark.png"), max_pixels=50_000_000)
+    >>> pixels.shape.as_list(), bool(deep)
+    ([20, 24, 3], False)
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
     end = tf.size(data, tf.int64) - 1

@@ -42,6 +42,10 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
 
     Raises:
         ValueError: if the version exists or is not positive, or if Keras runs on another backend than TensorFlow.
+
+    >>> export_savedmodel(model=None, out="serving", version=0)
+    Traceback (most recent call last):
+    ValueError: Version 0 of serving is none: servers expect 1 or more. Leave the version out for the next one.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"The server runs TensorFlow. Received Keras on {keras.backend.backend()}: unset KERAS_BACKEND.")
@@ -68,6 +72,8 @@ def export_onnx(model, path):
     """Writes a model as an ONNX file, by Keras and tf2onnx.
 
     Its input is `image`, float32 (B, H, W, 3) in [0, 1]; its outputs are named and are what `model(image)` gives, in one piece.
+
+    >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
     image = keras.InputSpec("float32", (None, None, None, 3), name="image")
     with warnings.catch_warnings(), whole_file(path) as temporary:

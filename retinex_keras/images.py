@@ -239,6 +239,10 @@ def results_of_folder(folder, out, force):
 
     Raises:
         FileNotFoundError, ValueError: as `list_images`; or if `out` is `folder`.
+
+    >>> targets, pending, existing = results_of_folder("pairs/low", "bright", force=False)
+    >>> len(targets), len(pending), existing
+    (5, 5, [])
     """
     folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve():

@@ -21,7 +21,7 @@ def main(arguments=None):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
             return command(**vars(options)) or 0
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
     except op_errors as error:
@@ -111,6 +111,29 @@ def evaluate(low, high, weights, denoise, results, format):
     print(report(rows, f"{source}; references {high}.", format))
 
 
+def compare(low, high, methods, weights, sheet, format):
+    import functools
+
+    from retinex_keras.baselines import METHODS
+    from retinex_keras.evaluate import compare, report
+    from retinex_keras.images import check_writable, to_uint8
+    from retinex_keras.inference import enhance, load_pretrained
+
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise ValueError(f"There is no method {unknown[0]!r}; choose from {', '.join(METHODS)}.")
+    if sheet:
+        check_writable(sheet)
+
+    def apply(method, image):
+        return to_uint8(method(image)["enhanced"])
+
+    chosen = {name: functools.partial(apply, METHODS[name]) for name in methods}
+    chosen |= {name: functools.partial(enhance, model=load_pretrained(name)) for name in weights}
+    rows = compare(low, high, chosen, sheet)
+    print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
+
+
 def benchmark(weights, sizes, runs):
     from retinex_keras.benchmark import benchmark
     from retinex_keras.inference import load_pretrained
@@ -141,9 +164,10 @@ def _parser():
         added.set_defaults(command=function)
         return added
 
-    add = command(train, "Train both networks by the original recipe, or go on with a stopped run.").add_argument
+    add = command(train, "Train the networks of a recipe, or go on with a stopped run.").add_argument
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
-    add("--recipe", default="paper", choices=["paper", "natural"], help="networks and training (default: %(default)s)")
+    recipes = ["paper", "natural", "simple"]
+    add("--recipe", default="paper", choices=recipes, help="networks and training (default: %(default)s)")
     add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
@@ -182,6 +206,16 @@ def _parser():
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
+    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
+
+    add = command(compare, "Score several methods on the same pairs, a row a method.").add_argument
+    add("low", type=Path, help="folder of dark images")
+    add("high", type=Path, help="folder of their references, of the same stems")
+    names = ["equalize", "clahe", "dehaze", "srie", "lime"]
+    add("--methods", nargs="*", default=names, metavar="NAME", help=f"of {', '.join(names)} (default: all)")
+    weights = ["simple", "paper", "natural"]
+    add("--weights", nargs="*", default=weights, metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
+    add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument

@@ -24,6 +24,9 @@ def find_images(folder):
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no image, or two of the same stem.
+
+    >>> list(find_images("pairs/low"))
+    ['scene.0', 'scene.1', 'scene.2', 'scene.3', 'scene.4']
     """
     images = {}
     for path in list_images(folder, nested=False):
@@ -42,6 +45,10 @@ def find_pairs(low, high):
     Raises:
         FileNotFoundError: if a folder is missing.
         ValueError: if a folder holds no image, or an image has no partner.
+
+    >>> low, high = find_pairs("pairs/low", "pairs/high")[0]
+    >>> low.as_posix(), high.as_posix()
+    ('pairs/low/scene.0.png', 'pairs/high/scene.0.png')
     """
     low, high = find_images(low), find_images(high)
     alone = [str(images[stem]) for images, others in ((low, high), (high, low)) for stem in images if stem not in others]
@@ -53,7 +60,11 @@ def find_pairs(low, high):
 
 
 def name_some(names, most=5):
-    """The first names of a long list and the number of the others, for a message."""
+    """The first names of a long list and the number of the others, for a message.
+
+    >>> name_some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -63,6 +74,9 @@ def load_scene(paths, resize=None):
 
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
+
+    >>> load_scene(["pairs/low/scene.0.png", "pairs/high/scene.0.png"], resize=8).shape
+    (2, 8, 8, 3)
     """
     images = [to_uint8(read_image(path)) for path in paths]
     if len({image.shape for image in images}) > 1:
@@ -122,6 +136,9 @@ def load_pairs(folder, resize=None, cache=None):
 
     Raises:
         FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
+
+    >>> [images.shape for images in load_pairs("pairs")[:2]]
+    [(2, 20, 24, 3), (2, 21, 25, 3)]
     """
     return _load_all(find_pairs(Path(folder) / "low", Path(folder) / "high"), resize, cache)
 
@@ -131,6 +148,9 @@ def load_photos(folder, resize=None, cache=None):
 
     Returns:
         A list of uint8 arrays (1, H, W, 3).
+
+    >>> [images.shape for images in load_photos("pairs/high")[:2]]
+    [(1, 20, 24, 3), (1, 21, 25, 3)]
     """
     return _load_all([(path,) for path in find_images(folder).values()], resize, cache)
 
@@ -164,6 +184,12 @@ def darken(
 
     Returns:
         (H, W, 3), uint8.
+
+    A tenth of the light is 0.35 of the range in sRGB:
+
+    >>> off = {"white_balance": (1, 1), "shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
+    >>> darken(np.full((1, 1, 3), 255, "uint8"), 0, exposure=(0.1, 0.1), **off)
+    array([[[89, 89, 89]]], dtype=uint8)
     """
     rng = np.random.default_rng(rng)
 
@@ -184,7 +210,11 @@ def darken(
 
 
 def turned(images, number):
-    """One of the 8 flips and rotations, `number` 0 (none) to 7, of all images (N, H, W, C) alike."""
+    """One of the 8 flips and rotations, `number` 0 (none) to 7, of all images (N, H, W, C) alike.
+
+    >>> turned(np.zeros((2, 30, 40, 3)), 1).shape
+    (2, 40, 30, 3)
+    """
     flip, turns = divmod(number, 4)
     return np.rot90(images[:, ::-1] if flip else images, turns, axes=(1, 2))
 
@@ -199,6 +229,9 @@ def random_patch(images, size, rng):
 
     Returns:
         (N, size, size, C).
+
+    >>> random_patch(np.zeros((2, 30, 40, 3)), 16, np.random.default_rng(0)).shape
+    (2, 16, 16, 3)
     """
     height, width = images.shape[1:3]
     top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
@@ -206,13 +239,21 @@ def random_patch(images, size, rng):
 
 
 def training_patch(images, size, rng, degradation=darken):
-    """A random patch of a pair, or of a photo and what `degradation(photo, rng)` makes of it: (2, size, size, 3), uint8."""
+    """A random patch of a pair, or of a photo and what `degradation(photo, rng)` makes of it: (2, size, size, 3), uint8.
+
+    >>> training_patch(load_photos("pairs/high")[0], 16, np.random.default_rng(0)).shape
+    (2, 16, 16, 3)
+    """
     patch = random_patch(images, size, rng)
     return np.concatenate([degradation(patch[0], rng)[None], patch]) if len(patch) == 1 else patch
 
 
 def wide_darken(image, rng):
-    """`darken` over wider ranges: from hardly any light to nearly enough of it, from a good camera to a bad one."""
+    """`darken` over wider ranges: from hardly any light to nearly enough of it, from a good camera to a bad one.
+
+    >>> wide_darken(np.full((4, 4, 3), 200, "uint8"), np.random.default_rng(0)).shape
+    (4, 4, 3)
+    """
     ranges = {"shot_noise": (1e-6, 3e-3), "read_noise": (3e-5, 4e-3), "gamma": (0.85, 1.3)}
     return darken(image, rng, exposure=(0.008, 1.0), white_balance=(0.8, 1.25), **ranges)
 
@@ -232,6 +273,10 @@ def training_view(images, size, rng, degradation=wide_darken):
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
+
+    >>> patches, context = training_view(load_pairs("pairs")[0], 16, np.random.default_rng(0))
+    >>> patches.shape, context.shape
+    ((2, 16, 16, 3), (128, 128, 3))
     """
     sides = [min(side, rng.integers(max(size, 3 * side // 5), 7 * side // 5 + 1)) for side in images.shape[1:3]]
     top, left = (rng.integers(side - part + 1) for side, part in zip(images.shape[1:3], sides))
@@ -278,6 +323,10 @@ def training_patches(images, size=48, batch_size=16, seed=0, first_epoch=0, degr
 
     Raises:
         ValueError: if an image is smaller than a patch, or there are fewer images than a batch takes.
+
+    >>> low, high = next(iter(training_patches(load_pairs("pairs"), size=16, batch_size=4)))
+    >>> low.shape
+    TensorShape([4, 16, 16, 3])
     """
     smallest = min((min(array.shape[1:3]) for array in images), default=0)
     if images and smallest < size:
@@ -336,6 +385,10 @@ def whole_pairs(pairs):
 
     Returns:
         A `tf.data.Dataset`, or on JAX a `keras.utils.PyDataset`, of `(low, high)`, each float32 (1, H, W, 3) in [0, 1].
+
+    >>> low, high = next(iter(whole_pairs(load_pairs("pairs"))))
+    >>> low.shape
+    TensorShape([1, 20, 24, 3])
     """
     if keras.backend.backend() == "jax":
         return train_jax.Batches(lambda number: tuple(to_float(pairs[number][:, None])), len(pairs))

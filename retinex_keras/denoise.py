@@ -62,6 +62,9 @@ class Denoise(keras.layers.Layer):
         strength: threshold in deviations of the noise; 0 returns the reflectance as it is, to the bit.
 
     Input: reflectance and illumination, (B, H, W, 3) and (B, H, W, 1) in [0, 1]. Output: reflectance, float32, (B, H, W, 3).
+
+    >>> tuple(Denoise()(np.ones((1, 16, 12, 3)), np.ones((1, 16, 12, 1))).shape)
+    (1, 16, 12, 3)
     """
 
     def __init__(self, strength=4.0, **kwargs):

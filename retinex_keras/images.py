@@ -42,6 +42,9 @@ def read_image(path, max_pixels=MAX_PIXELS):
 
     Raises:
         FileNotFoundError, ValueError: as there.
+
+    >>> read_image("dark.png").shape
+    (20, 24, 3)
     """
     return read_photo(path, max_pixels)[0]
 
@@ -66,6 +69,10 @@ def read_photo(path, max_pixels=MAX_PIXELS):
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
             16 bits.
+
+    >>> image, extras = read_photo("dark.png")
+    >>> image.dtype, extras
+    (dtype('uint8'), {})
     """
     try:
         with _opened(path) as file:
@@ -205,6 +212,9 @@ def list_images(folder, nested=True):
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no image.
+
+    >>> [path.name for path in list_images("pairs/low")]
+    ['scene.0.png', 'scene.1.png', 'scene.2.png', 'scene.3.png', 'scene.4.png']
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -232,17 +242,28 @@ def context_indices(size):
 
     Returns:
         128 indices, of the same kind.
+
+    >>> context_indices(256)[:4].tolist()
+    [1, 3, 5, 7]
     """
     return (2 * np.arange(CONTEXT, dtype="int32") + 1) * size // (2 * CONTEXT)
 
 
 def to_float(image):
-    """A uint8 or uint16 array as float32 in [0, 1]."""
+    """A uint8 or uint16 array as float32 in [0, 1].
+
+    >>> to_float(np.array([0, 255], "uint8"))
+    array([0., 1.], dtype=float32)
+    """
     return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
 
 
 def to_integers(image, dtype):
-    """A float array in [0, 1], uint8 or uint16 as uint8 or uint16: clipped and rounded, not truncated."""
+    """A float array in [0, 1], uint8 or uint16 as uint8 or uint16: clipped and rounded, not truncated.
+
+    >>> to_integers(np.array([0.5, 1.2]), "uint16")
+    array([32768, 65535], dtype=uint16)
+    """
     if image.dtype == dtype:
         return image
     result = np.empty(image.shape, dtype)
@@ -254,13 +275,21 @@ def to_integers(image, dtype):
 
 
 def to_uint8(image):
-    """A float array in [0, 1], or uint16, as uint8: clipped and rounded, not truncated."""
+    """A float array in [0, 1], or uint16, as uint8: clipped and rounded, not truncated.
+
+    >>> to_uint8(np.array([0.5, 1.2]))
+    array([128, 255], dtype=uint8)
+    """
     return to_integers(image, "uint8")
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not."""
+    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not.
+
+    >>> with whole_file("lines.npy") as temporary:
+    ...     np.save(temporary, [1, 2])
+    """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the same suffixes, which decide formats
     try:
@@ -271,7 +300,12 @@ def whole_file(path):
 
 
 def check_writable(path, quality=95, sides=()):
-    """Raises an error if an image cannot be written so: for the suffix, quality or sides (ValueError), or the folder."""
+    """Raises an error if an image cannot be written so: for the suffix, quality or sides (ValueError), or the folder.
+
+    >>> check_writable("bright.gif")
+    Traceback (most recent call last):
+    ValueError: The suffix decides the format of an image. Received 'bright.gif': end it in .png, ...
+    """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(
@@ -286,7 +320,12 @@ def check_writable(path, quality=95, sides=()):
 
 
 def check_quality(quality):
-    """Raises a ValueError if it is no quality."""
+    """Raises a ValueError if it is no quality.
+
+    >>> check_quality(0)
+    Traceback (most recent call last):
+    ValueError: The quality of JPEG and WebP is a number from 1 to 100. Received 0.
+    """
     if not 1 <= quality <= 100:
         raise ValueError(f"The quality of JPEG and WebP is a number from 1 to 100. Received {quality}.")
 
@@ -306,6 +345,10 @@ def write_image(path, image, extras=None, quality=95):
         ValueError: if the suffix names none of these formats: PNG, JPEG, WebP, BMP, TIFF; if the array is not as above, or
             larger than the format's limit; if alpha has another size.
         FileNotFoundError: if there is no such folder.
+
+    >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))
+    >>> read_image("red.png")[0, 0].tolist()
+    [255, 0, 0]
     """
     path, suffix, extras = Path(path), Path(path).suffix.lower(), extras or {}
     of_type = image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f"

@@ -24,7 +24,7 @@ from retinex_keras.images import (
     to_integers,
     write_image,
 )
-from retinex_keras.models import RetinexNet
+from retinex_keras.models import RetinexNet, SimpleCNN
 
 # The largest side of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks, and a tile takes
 # about a gigabyte at most.
@@ -35,16 +35,20 @@ def load_pretrained(weights="natural", denoise=None):
     """Loads a trained network.
 
     Args:
-        weights: the name of shipped weights ("natural", or "paper": the original recipe), or the path of a `.keras` file.
+        weights: the name of shipped weights ("natural"; "paper": the original recipe; "simple": a CNN without Retinex, to
+            compare with), or the path of a `.keras` file.
         denoise: strength of `Denoise` on the reflectance, by default that of the weights; 0 gives the original's picture.
-            Natural networks restore the reflectance themselves and take none.
+            Natural networks restore the reflectance themselves and take none; nor does the CNN.
 
     Returns:
-        A `RetinexNet`.
+        A `RetinexNet`, or of "simple" a `SimpleCNN`.
 
     Raises:
         FileNotFoundError: if there are no such weights.
         ValueError: if the file holds something else, or is given a strength that it cannot use.
+
+    >>> load_pretrained("paper").count_params()
+    444613
     """
     here = Path(__file__).parent
     shipped = {path.stem: path for path in (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))}
@@ -58,14 +62,14 @@ def load_pretrained(weights="natural", denoise=None):
     except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
-    if not isinstance(model, RetinexNet):
+    if not isinstance(model, (RetinexNet, SimpleCNN)):
         raise ValueError(
             f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
         )
     if denoise is None:
         return model
-    if model.natural:
-        raise ValueError(f"The networks of {weights} restore the reflectance themselves. Received denoise={denoise}: omit it.")
+    if model.natural or isinstance(model, SimpleCNN):
+        raise ValueError(f"Only the paper's networks are denoised after. Received denoise={denoise} for {weights}: omit it.")
     return RetinexNet(model.decom_net, model.enhance_net, denoise)
 
 
@@ -84,7 +88,7 @@ _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
 
 
 def _model(model):
-    return model if isinstance(model, RetinexNet) else _pretrained(model)
+    return model if isinstance(model, keras.Model) else _pretrained(model)
 
 
 def decompose(image, model="natural", tile=None):
@@ -96,7 +100,7 @@ def decompose(image, model="natural", tile=None):
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
         tile: the largest side of a tile in pixels, a multiple of 8; by default what needs about a gigabyte.
 
     Returns:
@@ -106,6 +110,10 @@ def decompose(image, model="natural", tile=None):
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file or array is not an image as above.
+
+    >>> parts = decompose("dark.png")
+    >>> parts["reflectance"].shape, parts["illumination"].shape
+    ((20, 24, 3), (20, 24, 1))
     """
     image = _opened(image)
     result = {}
@@ -122,7 +130,7 @@ def enhance(image, model="natural"):
 
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
 
     Returns:
         (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16.
@@ -130,6 +138,10 @@ def enhance(image, model="natural"):
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file or array is not an image as above.
+
+    >>> bright = enhance("dark.png")
+    >>> bright.shape, bright.dtype
+    ((20, 24, 3), dtype('uint8'))
     """
     image = _opened(image)
     as_float = image.dtype.kind == "f"
@@ -182,7 +194,7 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
     Args:
         folder: of the images; hidden files and files that are no images by their suffix are left alone.
         out: folder of the results; it may lie in `folder`, but not be it.
-        model: a `RetinexNet`, or what `load_pretrained` takes.
+        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
         force: if True, results that exist are made again.
         quality: of results in JPEG and WebP, 1 to 100.
         max_pixels: larger images are bad files.
@@ -193,6 +205,10 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
         ValueError: if `out` is `folder`, `folder` holds no image, or the quality is none.
+
+    >>> made, existing, bad = enhance_folder("pairs/low", "bright")
+    >>> len(made), len(existing), len(bad)
+    (5, 0, 0)
     """
     check_quality(quality)
     folder, out, model = Path(folder), Path(out), _model(model)

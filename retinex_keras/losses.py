@@ -32,7 +32,11 @@ NATURAL_WEIGHTS = {
 
 
 def grayscale(image):
-    """ITU-R 601 luma of an RGB image: (B, H, W, 3) -> (B, H, W, 1)."""
+    """ITU-R 601 luma of an RGB image: (B, H, W, 3) -> (B, H, W, 1).
+
+    >>> float(grayscale(np.full((1, 1, 1, 3), (0.0, 1.0, 0.0)))[0, 0, 0, 0])
+    0.587
+    """
     red, green, blue = ops.split(image, 3, axis=-1)
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
@@ -48,6 +52,10 @@ def gradients(image):
 
     Returns:
         |d image / dx| and |d image / dy|, each (B, H, W, 1).
+
+    >>> along_x, along_y = gradients(np.array([[0.0, 1.0], [2.0, 4.0]])[None, :, :, None])
+    >>> np.asarray(along_x)[0, :, :, 0].tolist()
+    [[2.0, 4.0], [0.0, 0.0]]
     """
     padded = ops.pad(image, [[0, 0], [0, 1], [0, 1], [0, 0]])
     along_x = padded[:, 1:, 1:] - padded[:, 1:, :-1]
@@ -64,6 +72,11 @@ def smoothness(illumination, reflectance):
 
     Returns:
         A scalar: the mean of |dI| exp(-10 |dR|) over both directions, |dR| averaged over 3x3 pixels.
+
+    >>> step = np.tile(np.repeat([0.1, 0.9], 4), (8, 1)).reshape(1, 8, 8, 1)
+    >>> flat, same = np.ones((1, 8, 8, 3)), np.repeat(step, 3, -1)
+    >>> bool(smoothness(step, same) < smoothness(step, flat))
+    True
     """
     total = 0.0
     for change, edge in zip(gradients(illumination), gradients(grayscale(reflectance))):
@@ -73,7 +86,11 @@ def smoothness(illumination, reflectance):
 
 
 def reconstruction(reflectance, illumination, image):
-    """Mean absolute error of reflectance * illumination against the image (Wei et al., equation 2)."""
+    """Mean absolute error of reflectance * illumination against the image (Wei et al., equation 2).
+
+    >>> round(float(reconstruction(np.full((1, 2, 2, 3), 0.5), np.ones((1, 2, 2, 1)), np.zeros((1, 2, 2, 3)))), 3)
+    0.5
+    """
     return ops.mean(ops.abs(reflectance * illumination - image))
 
 
@@ -87,6 +104,10 @@ def decomposition_losses(low, high, low_parts, high_parts, weights=DECOMPOSITION
 
     Returns:
         A dict of scalars, "loss" (the weighted sum) and the plain terms.
+
+    >>> image, parts = ops.zeros((1, 8, 8, 3)), (ops.full((1, 8, 8, 3), 0.5), ops.full((1, 8, 8, 1), 0.4))
+    >>> round(float(decomposition_losses(image, image, parts, parts)["recon_low"]), 3)
+    0.2
     """
     low, high = ops.cast(low, "float32"), ops.cast(high, "float32")
     (low_r, low_i), (high_r, high_i) = low_parts, high_parts
@@ -112,6 +133,10 @@ def adjustment_losses(high, reflectance, adjusted_illumination):
 
     Returns:
         A dict of scalars, "loss" (the sum weighted by `ADJUSTMENT_WEIGHTS`) and the plain terms.
+
+    >>> terms = adjustment_losses(ops.ones((1, 8, 8, 3)), ops.full((1, 8, 8, 3), 0.5), ops.ones((1, 8, 8, 1)))
+    >>> round(float(terms["relight"]), 3)
+    0.5
     """
     terms = {
         "relight": reconstruction(reflectance, adjusted_illumination, ops.cast(high, "float32")),
@@ -134,6 +159,11 @@ def natural_losses(low, high, low_parts, high_parts, restored_parts):
 
     Returns:
         A dict of scalars, "loss" (the sum weighted by `NATURAL_WEIGHTS`) and the plain terms.
+
+    >>> image = ops.full((1, 16, 16, 3), 0.25)
+    >>> parts = ops.ones_like(image), image[..., :1]
+    >>> round(float(natural_losses(image, image, parts, parts, parts)["fidelity"]), 3)
+    0.0
     """
     low, high = ops.cast(low, "float32"), ops.cast(high, "float32")
     (low_r, low_i), (high_r, high_i), (restored, adjusted) = low_parts, high_parts, restored_parts

@@ -7,7 +7,11 @@ from keras import ops
 
 
 def to_8_bit(image):
-    """The values that an 8-bit file of the image would hold: clipped to [0, 1], rounded to multiples of 1/255."""
+    """The values that an 8-bit file of the image would hold: clipped to [0, 1], rounded to multiples of 1/255.
+
+    >>> round(float(to_8_bit(0.5)) * 255, 3)
+    128.0
+    """
     return ops.round(ops.clip(ops.cast(image, "float32"), 0.0, 1.0) * 255.0) / 255.0
 
 
@@ -19,6 +23,9 @@ def psnr(image, reference):
 
     Returns:
         (B,): one value an image, infinite for equal images.
+
+    >>> np.asarray(psnr(np.zeros((2, 4, 4, 3)), np.full((2, 4, 4, 3), 0.1))).round(3).tolist()
+    [20.0, 20.0]
     """
     error = ops.mean(ops.square(image - reference), axis=(1, 2, 3))
     return -10.0 / math.log(10.0) * ops.log(error)
@@ -32,6 +39,10 @@ def noise(image):
 
     Returns:
         (B,): one value an image, in the unit of the image.
+
+    >>> image = np.random.default_rng(0).normal(0.5, 0.1, (1, 64, 64, 1)).astype("float32")
+    >>> np.asarray(noise(image)).round(2).tolist()
+    [0.1]
     """
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], "float32")[..., None, None]
     return math.sqrt(math.pi / 2) / 6 * ops.mean(ops.abs(ops.conv(image, mask, padding="valid")), axis=(1, 2, 3))
@@ -48,6 +59,10 @@ def ssim(image, reference):
 
     Raises:
         ValueError: if the images are smaller than the window.
+
+    >>> image = np.random.default_rng(0).random((1, 16, 16, 3), "float32")
+    >>> np.asarray(ssim(image, image)).round(3).tolist()
+    [1.0]
     """
     height, width = image.shape[1:3]
     if min(height or 11, width or 11) < 11:

@@ -42,7 +42,11 @@ def _minimize(model, low, high):
 
 
 def original_adam(learning_rate=1e-3):
-    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7."""
+    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7.
+
+    >>> original_adam().epsilon
+    1e-08
+    """
     return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
 
 
@@ -76,6 +80,10 @@ class DecomNet(keras.Model):
         depth: number of 3x3 convolutions with ReLU.
 
     Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1).
+
+    >>> reflectance, illumination = DecomNet()(np.zeros((1, 16, 16, 3)))
+    >>> tuple(reflectance.shape), tuple(illumination.shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, filters=64, depth=5, **kwargs):
@@ -151,6 +159,9 @@ class EnhanceNet(keras.Model):
 
     Input: reflectance and illumination, (B, H, W, 3) and (B, H, W, 1) in [0, 1]; called with both: `net(r, i)`.
     Output: the adjusted illumination, float32, (B, H, W, 1). It is not bounded.
+
+    >>> tuple(EnhanceNet()(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 16, 1))).shape)
+    (1, 16, 16, 1)
     """
 
     def __init__(self, filters=64, **kwargs):
@@ -261,6 +272,10 @@ class RetinexNet(keras.Model):
     Input: (B, H, W, 3) in [0, 1]. Output: a dict of float32 images: `enhanced` (B, H, W, 3), clipped to [0, 1];
     `reflectance` (B, H, W, 3) and `illumination` (B, H, W, 1), in (0, 1); `restored_reflectance` (B, H, W, 3), without noise;
     `adjusted_illumination` (B, H, W, 1), not bounded.
+
+    >>> parts = RetinexNet()(np.zeros((1, 16, 16, 3)))
+    >>> tuple(parts["enhanced"].shape), tuple(parts["illumination"].shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, decom_net=None, enhance_net=None, denoise=4.0, **kwargs):
@@ -373,7 +388,76 @@ class RetinexNet(keras.Model):
         return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in names})
 
 
+@keras.saving.register_keras_serializable("retinex_keras")
+class SimpleCNN(keras.Model):
+    """Convolutions from the dark image to what is added to it, without Retinex: what the decomposition is compared with.
+
+    It trains on pairs `(low, high)`, each (B, H, W, 3) in [0, 1], on the mean absolute error.
+
+    Args:
+        filters: channels of the inner layers.
+        depth: number of 3x3 convolutions.
+
+    Input: (B, H, W, 3) in [0, 1]. Output: a dict of one float32 image: `enhanced` (B, H, W, 3), clipped to [0, 1].
+
+    >>> tuple(SimpleCNN()(np.zeros((1, 16, 16, 3)))["enhanced"].shape)
+    (1, 16, 16, 3)
+    """
+
+    natural, grid = False, 1  # as of a `RetinexNet`; it halves no sides
+
+    def __init__(self, filters=64, depth=5, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.depth = filters, depth
+        self.halo = depth
+        self.means = _means("loss")
+        self.inner = [_conv(self, filters, 3, f"conv{i}", activation="relu") for i in range(depth - 1)]
+        self.last = _conv(self, 3, 3, "output")
+
+    def build(self, input_shape):
+        for i, layer in enumerate((*self.inner, self.last)):
+            layer.build((*input_shape[:3], self.filters if i else 3))
+        self.built = True
+
+    def _brightened(self, image):
+        x = image
+        for layer in self.inner:
+            x = layer(x)
+        return image + ops.cast(self.last(x), "float32")
+
+    def call(self, image, context=None, training=False):
+        return {"enhanced": ops.clip(self._brightened(image), 0.0, 1.0)}
+
+    def compute_losses(self, low, high, training):
+        """The mean absolute error for a batch of pairs, before clipping; and the enhanced images."""
+        enhanced = self._brightened(low)
+        return {"loss": ops.mean(ops.abs(enhanced - high))}, enhanced
+
+    def compile(self, optimizer=None, **kwargs):
+        """Takes the optimizer (by default `original_adam()`) and Keras's options."""
+        super().compile(optimizer=optimizer or original_adam(), **kwargs)
+
+    def get_compile_config(self):
+        return None
+
+    @property
+    def metrics(self):
+        return list(self.means.values())
+
+    def train_step(self, data):
+        low, high = data
+        return _track(self, _minimize(self, low, high))
+
+    def test_step(self, data):
+        low, high = data
+        terms, enhanced = self.compute_losses(low, high, training=False)
+        return _track(self, terms | _scores(enhanced, high))
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "depth": self.depth}
+
+
 if keras.backend.backend() == "jax":
-    for _network in (DecomNet, EnhanceNet, RetinexNet):
+    for _network in (DecomNet, EnhanceNet, RetinexNet, SimpleCNN):
         _network.train_step = train_jax.stateless(_network.train_step)
         _network.test_step = train_jax.stateless(_network.test_step)

@@ -51,6 +51,10 @@ class NaturalDecomNet(keras.Model):
 
     Input: (B, H, W, 3) in [0, 1], H and W multiples of 4.
     Output: `(reflectance, illumination)`, float32, (B, H, W, 3) in [0, 1] and (B, H, W, 1) in (0, 1].
+
+    >>> reflectance, illumination = NaturalDecomNet()(np.zeros((1, 16, 16, 3)))
+    >>> tuple(reflectance.shape), tuple(illumination.shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, filters=32, depth=3, **kwargs):
@@ -100,6 +104,11 @@ class NaturalEnhanceNet(keras.Model):
     Input: reflectance (B, H, W, 3), illumination (B, H, W, 1), H and W multiples of 2 ** len(widths), and the context
     (B, 128, 128, 3), the pixels at `images.context_indices`; all in [0, 1].
     Output: `(restored reflectance, adjusted illumination)`, float32, (B, H, W, 3) and (B, H, W, 1). They are not bounded.
+
+    >>> context = np.zeros((1, 128, 128, 3))
+    >>> restored, adjusted = NaturalEnhanceNet()(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 16, 1)), context)
+    >>> tuple(restored.shape), tuple(adjusted.shape)
+    ((1, 16, 16, 3), (1, 16, 16, 1))
     """
 
     def __init__(self, widths=(32, 64, 128), blocks=3, context_filters=32, **kwargs):

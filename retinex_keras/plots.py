@@ -26,6 +26,10 @@ def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):
 
     Returns:
         The matplotlib `Figure`, which a notebook shows.
+
+    >>> figure = sheet([[np.zeros((8, 8, 3)), np.ones((8, 8, 3))]], ["before", "after"], "sheet.png")
+    >>> [axis.get_title() for axis in figure.axes]
+    ['before', 'after']
     """
     heights = [width * row[0].shape[0] / row[0].shape[1] for row in rows]
     size = (width * len(titles) + 0.6 * heat, sum(heights) + 0.05 * len(rows) + 0.25)
@@ -52,7 +56,11 @@ def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):
 
 
 def before_after(before, after, reference=None, path=None):
-    """A strip of a dark photo, the result, and the reference if there is one; titles tell the mean brightness, 0 to 1."""
+    """A strip of a dark photo, the result, and the reference if there is one; titles tell the mean brightness, 0 to 1.
+
+    >>> before_after(np.zeros((8, 8, 3)), np.full((8, 8, 3), 0.4)).axes[1].get_title()
+    'after (mean brightness 0.40)'
+    """
     pictures = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
     brightness = [to_uint8(np.asarray(picture)).mean() / 255 for picture in pictures.values()]
     titles = [f"{name} (mean brightness {mean:.2f})" for name, mean in zip(pictures, brightness)]
@@ -65,17 +73,29 @@ def decomposition(parts, path=None):
     Args:
         parts: {label: (image, reflectance, illumination)}, (H, W, 3), (H, W, 3) and (H, W, 1), floats in [0, 1].
         path: as in `sheet`.
+
+    >>> figure = decomposition({"low": (np.zeros((8, 8, 3)), np.zeros((8, 8, 3)), np.ones((8, 8, 1)))})
+    >>> [axis.get_title() for axis in figure.axes[:3]]
+    ['image', 'reflectance', 'illumination']
     """
     return sheet(list(parts.values()), ["image", "reflectance", "illumination"], path, labels=list(parts), heat=True)
 
 
 def illumination(maps, path=None):
-    """Illuminations as heat on one scale: {title: (H, W, 1), float, not bounded}."""
+    """Illuminations as heat on one scale: {title: (H, W, 1), float, not bounded}.
+
+    >>> illumination({"before": np.full((8, 8, 1), 0.2), "after": np.full((8, 8, 1), 1.5)}).axes[0].images[0].get_clim()
+    (0.0, 1.5)
+    """
     return sheet([list(maps.values())], list(maps), path, heat=True)
 
 
 def histograms(groups, path=None):
-    """How many of the pixels are how bright, a curve a group: {label: images}, each (H, W, 3), uint8 or float in [0, 1]."""
+    """How many of the pixels are how bright, a curve a group: {label: images}, each (H, W, 3), uint8 or float in [0, 1].
+
+    >>> histograms({"low": [np.full((8, 8, 3), 0.1)]}).axes[0].get_legend().get_texts()[0].get_text()
+    'low (median 0.10)'
+    """
     figure = Figure(figsize=(6.5, 2.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for label, images in groups.items():
@@ -96,6 +116,9 @@ def history(log, path=None):
 
     Raises:
         ValueError: if the values are not as many as the epochs.
+
+    >>> [axis.get_title() for axis in history({"loss": [3, 2], "val_loss": [4, 3], "psnr": [14, 15]}).axes]
+    ['loss', 'psnr']
     """
     if isinstance(log, (str, os.PathLike)):
         with open(log, newline="") as file:

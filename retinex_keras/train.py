@@ -17,12 +17,16 @@ import numpy as np
 from retinex_keras.data import darken, load_pairs, load_photos, training_patches, whole_pairs, wide_darken
 from retinex_keras.images import whole_file
 from retinex_keras.inference import load_pretrained
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, original_adam
+from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, SimpleCNN, original_adam
 from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 from retinex_keras.plots import sheet
 
 # What differs between the recipes where nothing else is asked for.
-RECIPES = {"paper": {"batch_size": 16, "patch_size": 48}, "natural": {"batch_size": 8, "patch_size": 160}}
+RECIPES = {
+    "paper": {"batch_size": 16, "patch_size": 48, "filters": 64},
+    "natural": {"batch_size": 8, "patch_size": 160, "filters": 32},
+    "simple": {"batch_size": 16, "patch_size": 48, "filters": 64},
+}
 
 
 def train_retinexnet(
@@ -44,18 +48,18 @@ def train_retinexnet(
     cache=None,
     verbose="auto",
 ):
-    """Trains both networks by a recipe, or goes on with a run that was stopped.
+    """Trains the networks of a recipe, or goes on with a run that was stopped.
 
     "paper" is the original's: Decom-Net, then Enhance-Net, on small patches. "natural" trains its networks together, end
     to end, on patches from `data.training_view` with AdamW, gradients clipped, along half a cosine, and keeps the running
-    mean of the weights.
+    mean of the weights. "simple" trains the CNN that they are compared with, on the paper's patches.
 
     Args:
         data: folder of the pairs, with subfolders `low` and `high`, or a list of such folders; None for photos alone.
         out: folder of the run. It receives `retinexnet.keras`, the state of each phase after its last whole epoch, a log of
-            each phase (`decom.csv` and `enhance.csv`, or `natural.csv`, a row an epoch), `samples/`, and `logs/` if
+            each phase (`decom.csv` and `enhance.csv`, or that of the recipe, a row an epoch), `samples/`, and `logs/` if
             TensorBoard is installed.
-        recipe: "paper" or "natural".
+        recipe: "paper", "natural" or "simple".
         validation: folder of pairs that are scored and shown in the samples every `every` epochs and after the last one.
         photos: folder of well-lit photos whose dark partners are made while training; they join the pairs.
         weights: shipped weights or a `.keras` file to begin with; by default new networks.
@@ -78,6 +82,11 @@ def train_retinexnet(
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
+
+    >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
+    >>> path = train_retinexnet("pairs", "runs/mine", recipe="simple", **small)
+    SimpleCNN: epochs 1 to 1
+    Finished: runs/mine/retinexnet.keras
     """
     if recipe not in RECIPES:
         raise ValueError(f"There is no recipe {recipe!r}; use one of {', '.join(RECIPES)}.")
@@ -87,11 +96,11 @@ def train_retinexnet(
     batch_size = default["batch_size"] if batch_size is None else batch_size
     patch_size = (128 if whole else default["patch_size"]) if patch_size is None else patch_size
     start = load_pretrained(weights) if weights else None
-    if start and start.natural != natural:
+    if start and recipe != ("simple" if isinstance(start, SimpleCNN) else "natural" if start.natural else "paper"):
         raise ValueError(f"The weights {weights} are not of the recipe {recipe}; choose others, or the other recipe.")
     if start and filters:
         raise ValueError(f"Networks that begin with weights have their own filters. Received filters={filters}: leave it out.")
-    filters = start.decom_net.filters if start else filters or (32 if natural else 64)
+    filters = (start if recipe == "simple" else start.decom_net).filters if start else filters or default["filters"]
     settings = {
         "recipe": recipe,
         "epochs": epochs,
@@ -152,8 +161,12 @@ def train_retinexnet(
         )
         average = {"use_ema": True, "ema_momentum": 0.999}
         model.compile(keras.optimizers.AdamW(learning_rate, weight_decay=1e-4, global_clipnorm=1.0, **average))
-        samples = _Samples(out, "natural", shown, examples, functools.partial(_enhancement, model))
-        _fit_phase(model, out, "natural", patches, schedule, samples, options)
+    elif recipe == "simple":
+        model = start or SimpleCNN(filters)
+        model.compile(original_adam(learning_rate))
+    if recipe != "paper":
+        samples = _Samples(out, recipe, shown, examples, functools.partial(_enhancement, model))
+        _fit_phase(model, out, recipe, patches, schedule, samples, options)
         return _finish(model, final)
     decom_net = start.decom_net if start else DecomNet(filters)
     decom_net.compile(original_adam(learning_rate))
@@ -170,7 +183,8 @@ def train_retinexnet(
 
 def _finish(model, final):
     """Saves the trained networks, without the optimizers, which would be saved too."""
-    shipped = RetinexNet.from_config(model.get_config())
+    shipped = type(model).from_config(model.get_config())
+    shipped.build((None, None, None, 3))
     shipped.set_weights(model.get_weights())
     with whole_file(final) as temporary:
         shipped.save(temporary)
@@ -253,7 +267,7 @@ def _prepare(out, settings):
     except OSError as error:
         raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
     _compare(out, settings)
-    ours = r"\.\d+-(run\.json|retinexnet\.keras|(decom|enhance|natural)(\.csv|-\d+\.(weights\.h5|png)))"
+    ours = r"\.\d+-(run\.json|retinexnet\.keras|(decom|enhance|natural|simple)(\.csv|-\d+\.(weights\.h5|png)))"
     for leftover in (*out.glob(".*"), *(out / "samples").glob(".*")):
         if re.fullmatch(ours, leftover.name):
             leftover.unlink()

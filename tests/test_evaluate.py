@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from retinex_keras import baselines
 from retinex_keras.cli import main
-from retinex_keras.evaluate import PROTOCOL, report, score, score_pairs, score_results
+from retinex_keras.evaluate import PROTOCOL, compare, report, score, score_pairs, score_results
 from retinex_keras.images import read_image
 from retinex_keras.inference import enhance
 
@@ -74,3 +75,36 @@ def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):
         Image.new("RGB", (8, 21)).save(folder / side / "scene.2.png")
     assert main(arguments) == 2
     assert "scene.2.png: SSIM" in capsys.readouterr().err
+
+
+def test_compare_makes_a_table_and_a_sheet(make_pairs, tiny, tmp_path, capsys):
+    folder = make_pairs("pairs", 3)
+    tiny.save(tmp_path / "tiny.keras")
+    low, high, weights, sheet = folder / "low", folder / "high", str(tmp_path / "tiny.keras"), tmp_path / "sheet.png"
+    command = ["compare", str(low), str(high), "--weights", weights, "--sheet", str(sheet)]
+    assert main([*command, "--methods", "dehaze", "lime", "--format", "csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines[2:]] == ["method", "input", "dehaze", "lime", weights]
+    scores = score_results(low, high)
+    assert float(lines[3].split(",")[1]) == pytest.approx(np.mean([row["PSNR"] for row in scores]))
+    assert read_image(sheet).shape[0] > 100
+    assert main([*command, "--methods", "retinex"]) == 2
+    assert "no method 'retinex'; choose from equalize" in capsys.readouterr().err
+
+
+def test_compare_scores_each_method_on_every_pair(make_pairs):
+    folder = make_pairs("pairs", 3)
+    seen = []
+    rows = compare(folder / "low", folder / "high", {"double": lambda image: seen.append(image) or image * 2})
+    assert [row["method"] for row in rows] == ["input", "double"]
+    assert rows[1]["PSNR"] > rows[0]["PSNR"]
+    assert len(seen) == 4  # a warm-up
+
+
+def test_a_missing_extra_is_one_sentence(make_pairs, capsys, monkeypatch):
+    folder = make_pairs("pairs", 1)
+    monkeypatch.setattr(baselines, "skimage", None)
+    assert main(["compare", str(folder / "low"), str(folder / "high"), "--weights"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'retinex_keras[baselines]'" in error
+    assert error.count("\n") == 1

@@ -1,8 +1,11 @@
+import doctest
+import importlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import retinex_keras
@@ -16,6 +19,21 @@ def test_public_names_exist_and_are_few():
         assert callable(getattr(retinex_keras, name))
     with pytest.raises(AttributeError, match="nothing"):
         _ = retinex_keras.nothing
+
+
+# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, and JAX may lack.
+WITHOUT = {"__init__", "cli", "benchmark", "convert", "train_jax"}
+EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - WITHOUT
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, monkeypatch):
+    module = importlib.import_module(f"retinex_keras.{name}")
+    own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+    assert [key for key, value in own.items() if key[0] != "_" and ">>>" not in value.__doc__] == []
+    shutil.copy(make_pairs("pairs") / "low" / "scene.0.png", tmp_path / "dark.png")
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS).failed == 0
 
 
 def test_installed_weights_load_from_another_folder(tmp_path):

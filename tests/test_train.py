@@ -121,6 +121,20 @@ def test_training_starts_from_weights(pairs, tmp_path):
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
 
 
+def test_the_simple_recipe_learns_and_goes_on_from_its_weights(pairs, tmp_path, make_pairs):
+    options = TINY | {"recipe": "simple", "epochs": 30, "every": 30, "learning_rate": 0.01}
+    first = train_retinexnet(pairs, tmp_path / "first", validation=make_pairs("validation", count=1), **options)
+    losses = [row["loss"] for row in log(first.parent, "simple")]
+    assert losses[-1] < 0.7 * losses[0]
+    assert [path.name for path in (first.parent / "samples").iterdir()] == ["simple-00030.png"]
+    options |= {"epochs": 1, "learning_rate": 1e-12, "filters": None}
+    second = train_retinexnet(pairs, tmp_path / "second", weights=first, **options)
+    for before, after in zip(load_pretrained(first).get_weights(), load_pretrained(second).get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="not of the recipe paper"):
+        train_retinexnet(pairs, tmp_path / "third", weights=first)
+
+
 def test_photos_alone_and_whole_images(pairs, tmp_path):
     options = TINY | {"epochs": 1, "patch_size": None}
     path = train_retinexnet(None, tmp_path / "run", photos=pairs / "high", whole=True, **options)

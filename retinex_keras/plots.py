@@ -151,6 +151,11 @@ class LiveHistory(keras.callbacks.Callback):
 
     Args:
         path: of the file; by default the figure is shown in the notebook's cell.
+
+    >>> live = LiveHistory("curves.png")
+    >>> live.on_epoch_end(0, {"loss": 0.5})
+    >>> live.log
+    {'epoch': [0], 'loss': [0.5]}
     """
 
     def __init__(self, path=None):

@@ -3,13 +3,17 @@
 import os
 import resource
 import statistics
+import tempfile
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from retinex_keras.data import training_patches
+from retinex_keras.export import export_onnx
 from retinex_keras.inference import enhance
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
 from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
@@ -19,6 +23,8 @@ SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
 
 def benchmark(models, sizes=tuple(SIZES), runs=5):
     """Measures and prints, a line at a time; medians after a warm-up, reading and writing of files left out.
+
+    Where ONNX Runtime and tf2onnx are installed, it is measured too.
 
     Args:
         models: a dict of `RetinexNet`s by name, for enhancing; the training steps are those of new networks of both recipes.
@@ -44,6 +50,11 @@ def benchmark(models, sizes=tuple(SIZES), runs=5):
                 graph = tf.function(lambda x, model=model: model(x)["enhanced"])
                 whole = _median_seconds(lambda graph=graph, image=image: graph(image[None]).numpy(), runs)
                 line += f", {seconds / whole:.2f} times the bare graph"
+                if find_spec("onnxruntime") and find_spec("tf2onnx"):
+                    session = _onnx_session(model)
+                    onnx = _median_seconds(lambda s=session, i=image: s.run(["enhanced"], {"image": i[None]}), runs)
+                    results[f"{name} {size} ONNX seconds"] = onnx
+                    line += f", ONNX Runtime {onnx:.3f} s"
             print(line)
     results |= _training_rates(runs)
     for name, value in results.items():
@@ -52,6 +63,15 @@ def benchmark(models, sizes=tuple(SIZES), runs=5):
     results["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory: {results['peak MiB']:.0f} MiB")
     return results
+
+
+def _onnx_session(model):
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        export_onnx(model, path)
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def _median_seconds(function, runs):

@@ -10,13 +10,15 @@ from pathlib import Path
 MAX_PIXELS = {"default": 250_000_000, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
 WEIGHTS = {"default": "natural", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
 DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
+FORCE = {"action": "store_true", "help": "make results of a folder again that exist"}
+QUALITY = {"type": int, "default": 95, "metavar": "1-100", "help": "of JPEG and WebP (default: %(default)s)"}
 
 
 def main(arguments=None):
     """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
-    op_errors = _import_tensorflow()
+    op_errors = () if command is request else _import_tensorflow()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
@@ -65,11 +67,7 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels):
     if image.is_dir():
         if sheet:
             raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
-        made, existing, bad = enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels)
-        print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
-        for path, reason in bad:
-            print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-        return 1 if bad else 0
+        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels))
     check_writable(out, quality)
     for path in [out, sheet] if sheet else [out]:
         check_writable(path)
@@ -85,6 +83,13 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels):
 
         before_after(photo, picture, path=sheet)
         print(f"sheet: {sheet}")
+
+
+def _report(out, made, existing, bad):
+    print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
+    for path, reason in bad:
+        print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def decompose(image, out, weights, denoise, max_pixels):
@@ -155,6 +160,33 @@ def convert(decom, enhance, out):
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 
 
+def export(out, weights, denoise, format, version, max_pixels):
+    from retinex_keras.export import export_onnx, export_savedmodel
+    from retinex_keras.inference import load_pretrained
+
+    model = load_pretrained(weights, denoise)
+    if format == "savedmodel":
+        out = export_savedmodel(model, out, version, max_pixels)
+    else:
+        export_onnx(model, out)
+    print(f"exported: {out}")
+
+
+def request(url, image, out, version, timeout, at_once, force, quality):
+    from retinex_keras.client import connect, request_folder, request_image
+
+    if image and not out:
+        raise ValueError(f"Received {image} alone: name the picture to write, or the folder, after it.")
+    server = connect(url, version, timeout)
+    if not image:
+        print(*(f"version {version}: {state}" for version, state in server.status().items()), sep="\n")
+    elif image.is_dir():
+        return _report(out, *request_folder(server, image, out, force, quality, at_once))
+    else:
+        request_image(server, image, out, quality)
+        print(f"enhanced: {out}")
+
+
 def _parser():
     parser = argparse.ArgumentParser("retinex", description="Photos taken in the dark, brightened.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -189,8 +221,8 @@ def _parser():
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
-    add("--force", action="store_true", help="make results of a folder again that exist")
-    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
+    add("--force", **FORCE)
+    add("--quality", **QUALITY)
     add("--max-pixels", **MAX_PIXELS)
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
@@ -228,6 +260,24 @@ def _parser():
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
     add("--enhance", type=Path, metavar="DIR", help="folder of Enhance-Net's checkpoint, the original's Relight")
     add("out", type=Path, metavar="OUT.keras")
+
+    add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.").add_argument
+    add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
+    add("--weights", **WEIGHTS)
+    add("--denoise", **DENOISE)
+    add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
+    add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
+    add("--max-pixels", **MAX_PIXELS | {"default": 50_000_000})
+
+    add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
+    add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
+    add("image", type=Path, nargs="?", help="a photo or a folder")
+    add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
+    add("--version", type=int, metavar="N", help="of the model (default: the server's latest)")
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
+    add("--at-once", type=int, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
+    add("--force", **FORCE)
+    add("--quality", **QUALITY)
     return parser
 
 

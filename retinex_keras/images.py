@@ -231,6 +231,25 @@ def list_images(folder, nested=True):
     return images
 
 
+def results_of_folder(folder, out, force):
+    """Where the results of a folder's images belong, as `inference.enhance_folder` says.
+
+    Returns:
+        A dict {image: result}, the list of images whose results are to be made, and the results that exist.
+
+    Raises:
+        FileNotFoundError, ValueError: as `list_images`; or if `out` is `folder`.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
+    images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
+    targets = {path: out / path.relative_to(folder) for path in images}
+    targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
+    pending = [path for path, to in targets.items() if force or not to.exists()]
+    return targets, pending, [targets[path] for path in sorted(set(images) - set(pending))]
+
+
 def context_indices(size):
     """The rows, or the columns, of an image that make its context: 128 at equal distances.
 

@@ -14,12 +14,11 @@ from tqdm import tqdm
 
 from retinex_keras.images import (
     MAX_PIXELS,
-    WRITTEN,
     check_quality,
     context_indices,
-    list_images,
     read_image,
     read_photo,
+    results_of_folder,
     to_float,
     to_integers,
     write_image,
@@ -211,14 +210,8 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
     (5, 0, 0)
     """
     check_quality(quality)
-    folder, out, model = Path(folder), Path(out), _model(model)
-    if out.resolve() == folder.resolve():
-        raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
-    images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
-    targets = {path: out / path.relative_to(folder) for path in images}
-    targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
-    pending = [path for path in images if force or not targets[path].exists()]
-    existing = [targets[path] for path in sorted(set(images) - set(pending))]
+    model = _model(model)
+    targets, pending, existing = results_of_folder(folder, out, force)
     made, bad = [], []
 
     def finish(path, writing):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinex_keras.cli import main
+from retinex_keras.export import export_savedmodel
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
 from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
 
@@ -40,6 +42,24 @@ def tiny():
     model = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
     model.build((None, None, None, 3))
     return model
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """A folder of two exported versions, and their models: 1 has the paper's networks, 2 natural ones."""
+    folder = tmp_path_factory.mktemp("exports")
+    random = np.random.default_rng(0)
+    paper = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
+    natural = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 4, 4), 1, 4))
+    for model in (paper, natural):
+        model.build((None, None, None, 3))
+        for variable in model.weights:  # some of them begin with zeros
+            variable.assign(random.normal(0.0, 0.1, variable.shape))
+    paper.enhance_net.output_conv.bias.assign([0.8])  # so that its pictures are not black
+    paper.save(folder / "paper.keras")
+    assert main(["export", str(folder / "versions"), "--weights", str(folder / "paper.keras")]) == 0
+    export_savedmodel(natural, folder / "versions")
+    return folder / "versions", {1: paper, 2: natural}
 
 
 @pytest.fixture

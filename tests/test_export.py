@@ -1,0 +1,237 @@
+import io
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from retinex_keras.decode import decode
+from retinex_keras.export import export_onnx, export_savedmodel
+from retinex_keras.images import read_image
+from retinex_keras.inference import decompose, enhance
+
+SIZES = [(1, 1), (13, 17), (24, 16), (9, 1930)]  # the last has several tiles
+
+
+@pytest.fixture(scope="module")
+def signatures(exports):
+    return {version: tf.saved_model.load(str(exports[0] / str(version))).signatures for version in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return tf.function(lambda contents: decode(contents, 10_000), input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def picture(height, width):
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 40, (height, width, 3))
+    return Image.fromarray((np.stack([y * 9, x * 7, (x + y) * 3], -1) % 216 + noise).astype("uint8"))
+
+
+def saved(image, format, **options):
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def pixels(contents):
+    return np.asarray(Image.open(io.BytesIO(contents)))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_give_what_enhance_gives_each_at_its_size(exports, signatures, version):
+    deep = np.random.default_rng(0).integers(0, 65536, (13, 17, 3), "uint16")
+    images = [*(np.asarray(picture(*size)) for size in SIZES), deep]
+    contents = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    results = signatures[version]["serving_default"](image_bytes=contents)["enhanced_bytes"].numpy()
+    for image, result in zip(images, results, strict=True):
+        result = tf.io.decode_png(result, dtype=image.dtype)
+        np.testing.assert_array_equal(result, enhance(image, exports[1][version]))
+        assert np.std(result) > np.iinfo(image.dtype).max / 50 or image.size == 3
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (13, 17), (24, 16)])
+def test_floats_give_what_decompose_gives(exports, signatures, version, size, random):
+    image = random.random((*size, 3), "float32")
+    parts = signatures[version]["decompose"](image=tf.constant(image[None]))
+    parts |= signatures[version]["enhance"](image=tf.constant(image[None]))
+    expected = decompose(image, exports[1][version])
+    assert set(parts) == set(expected)
+    for name, part in parts.items():
+        np.testing.assert_array_equal(part[0], expected[name], err_msg=name)
+
+
+def test_floats_beyond_the_range_are_refused(signatures):
+    for value in (1.5, np.nan):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"Expected floats in \[0, 1\]"):
+            signatures[1]["enhance"](image=tf.fill((1, 8, 8, 3), np.float32(value)))
+
+
+def table():
+    """Files of all kinds that are read."""
+    files = {}
+    upright = picture(13, 17)
+    for turn in range(10):  # 0 and 9 mean nothing
+        exif = Image.Exif()
+        exif[0x10F], exif[0x112] = "maker", turn
+        motorola = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([turn]) + bytes(6)
+        for format in ("JPEG", "PNG", "WEBP"):
+            files[f"EXIF {turn}.{format}"] = saved(upright, format, exif=exif)
+        files[f"EXIF {turn} big-endian.JPEG"] = saved(upright, "JPEG", exif=motorola)
+    for name, exif in {"short": b"II*\0", "far": b"II*\0\xff\xff\xff\xff", "long": b"II*\0\x08\0\0\0\xff\xff"}.items():
+        files[f"EXIF {name}.JPEG"] = saved(upright, "JPEG", exif=b"Exif\0\0" + exif)
+    for size in ((1, 1), (7, 5), (31, 64)):
+        image, name = picture(*size), "{}x{}".format(*size)
+        clear = image.convert("RGBA")
+        clear.putalpha(image.getchannel(0))
+        for quality in (30, 95):
+            for subsampling in (0, 1, 2):
+                options = {"quality": quality, "subsampling": subsampling, "progressive": quality == 95}
+                files[f"{name} {quality} {subsampling}.JPEG"] = saved(image, "JPEG", **options)
+        files[f"{name} L.JPEG"] = saved(image.convert("L"), "JPEG")
+        files[f"{name} MPO.JPEG"] = saved(image, "MPO", save_all=True, append_images=[clear.convert("RGB")])
+        for mode in ("1", "L", "P", "RGB"):
+            files[f"{name} {mode}.PNG"] = saved(image.convert(mode), "PNG")
+        for mode in ("LA", "RGBA"):
+            files[f"{name} {mode}.PNG"] = saved(clear.convert(mode), "PNG")
+        for mode, colour in (("L", 3), ("P", 3), ("RGB", (1, 2, 3))):
+            files[f"{name} {mode} transparency.PNG"] = saved(image.convert(mode), "PNG", transparency=colour)
+        for channels in (1, 2, 3, 4):
+            deep = np.random.default_rng(0).integers(0, 65536, (*size, channels), "uint16")
+            files[f"{name} 16 bits, {channels} channels.PNG"] = tf.io.encode_png(deep).numpy()
+        for lossless in (False, True):
+            files[f"{name} lossless {lossless}.WEBP"] = saved(image, "WEBP", lossless=lossless)
+            files[f"{name} alpha, lossless {lossless}.WEBP"] = saved(clear, "WEBP", lossless=lossless)
+        for mode in ("L", "P", "RGB", "RGBA"):
+            files[f"{name} {mode}.BMP"] = saved(image.convert(mode), "BMP")
+    return files
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged EXIF
+def test_files_are_decoded_as_read_image_does(decoder, tmp_path):
+    different = []
+    for name, contents in table().items():
+        (tmp_path / name).write_bytes(contents)
+        expected = read_image(tmp_path / name)
+        image, deep = decoder(tf.constant(contents))
+        deep = bool(deep)
+        if deep != (expected.dtype == np.uint16) or not np.array_equal(image, expected * np.uint16(1 if deep else 257)):
+            different.append(name)
+    assert different == []
+
+
+def announcing(contents, at, layout):
+    return contents[:at] + struct.pack(layout, 16000, 16000) + contents[at + struct.calcsize(layout) :]
+
+
+JPEG, PNG, WEBP, BMP = (saved(picture(31, 64), format) for format in ("JPEG", "PNG", "WEBP", "BMP"))
+GREY_PROFILE = bytes(16) + b"GRAY" + bytes(108)
+ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture(31, 64).rotate(180)])
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "Expected a JPEG, PNG, WebP or BMP"),
+        (b"hello", "Expected a JPEG, PNG, WebP or BMP"),
+        (saved(picture(31, 64), "GIF"), "Expected a JPEG, PNG, WebP or BMP"),
+        (JPEG[:400], "Invalid JPEG"),
+        (PNG[:400], "Invalid PNG"),
+        (WEBP[:400], "WebP"),
+        (BMP[:400], "differ"),
+        (JPEG[:20], "Invalid JPEG"),
+        (PNG[:20], "1 to 10000 pixels"),
+        (announcing(JPEG, JPEG.index(b"\xff\xc0") + 5, ">HH"), "1 to 10000 pixels, received.*256000000"),
+        (announcing(PNG, 16, ">II"), "1 to 10000 pixels, received.*256000000"),
+        (announcing(WEBP, 26, "<HH"), "1 to 10000 pixels, received.*256000000"),
+        (announcing(BMP, 18, "<ii"), "1 to 10000 pixels, received.*256000000"),
+        (saved(picture(31, 64).convert("1"), "BMP"), "8, 24 or 32 bits"),
+        (saved(picture(31, 64).convert("CMYK"), "JPEG"), "RGB, or grey without a profile"),
+        (saved(picture(31, 64).convert("L"), "JPEG", icc_profile=GREY_PROFILE), "RGB, or grey without a profile"),
+        (saved(picture(31, 64).convert("L"), "PNG", icc_profile=GREY_PROFILE), "grey without a profile"),
+        (saved(picture(31, 64), "PNG", save_all=True, append_images=[picture(31, 64).rotate(180)]), "no animation"),
+        (ANIMATION, "an animation"),
+    ],
+)
+def test_what_cannot_be_read_is_an_invalid_argument(decoder, contents, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        decoder(tf.constant(contents))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_onnx_gives_what_the_model_gives(exports, version, tmp_path, random):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    model = exports[1][version]
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    names = [output.name for output in session.get_outputs()]
+    for size in ((2, 16, 24), (1, 13, 17)):
+        image = random.random((*size, 3), "float32")
+        expected = model(image)
+        assert set(names) == set(expected)
+        for name, value in zip(names, session.run(None, {"image": image})):
+            np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
+
+
+def test_a_version_that_exists_is_refused_and_settings_are_kept(exports):
+    folder, models = exports
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert {path.name for path in folder.iterdir()} == {"1", "2", "models.config", "batching.config", "docker-compose.yml"}
+    for version, message in ((1, "Version 1 .* exists"), (0, "servers expect 1 or more")):
+        with pytest.raises(ValueError, match=message):
+            export_savedmodel(models[1], folder, version)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_only_ops_that_every_server_has(signatures):
+    for signature in (signature for version in signatures.values() for signature in version.values()):
+        graph = signature.graph.as_graph_def()
+        nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+        assert len(nodes) > 100
+        assert not {node.op for node in nodes if "PyFunc" in node.op or "Xla" in node.op}
+        assert not any(holder.attr["_XlaMustCompile"].b for holder in (*nodes, *graph.library.function))
+
+
+def test_the_messages_of_the_server_read_warmup_and_settings(exports):
+    pytest.importorskip("tensorflow_serving")
+    from google.protobuf import text_format
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    record = next(iter(tf.data.TFRecordDataset(str(exports[0] / "2/assets.extra/tf_serving_warmup_requests")))).numpy()
+    request = PredictionLog.FromString(record).predict_log.request
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("retinex", "serving_default")
+    assert pixels(tf.make_ndarray(request.inputs["image_bytes"])[0]).shape == (64, 64, 3)
+    config = text_format.Parse((exports[0] / "models.config").read_text(), ModelServerConfig())
+    assert config.model_config_list.config[0].name == "retinex"
+
+
+def test_the_runtime_of_the_server_gives_the_same_bits(exports, tmp_path):
+    """A loader of ours in C++ on the libraries of the tensorflow wheel, without Python and XLA."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no g++")
+    libraries = Path(tf.sysconfig.get_lib())
+    options = [*tf.sysconfig.get_compile_flags(), "-std=c++17", "-w", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
+    link = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    loader = tmp_path / "loader"
+    subprocess.run(["g++", Path(__file__).with_name("loader.cc"), "-o", loader, *options, *link], check=True)
+    folder, models = exports
+    files = [tmp_path / f"{number}.JPEG" for number in range(len(SIZES))]
+    for path, size in zip(files, SIZES):
+        picture(*size).save(path)
+    for version, model in models.items():
+        subprocess.run([loader, folder / str(version), tmp_path, *files], check=True, capture_output=True)
+        for number, path in enumerate(files):
+            np.testing.assert_array_equal(read_image(tmp_path / f"{number}.png"), enhance(path, model))
+    files[0].write_bytes(b"hello")
+    refused = subprocess.run([loader, folder / "1", tmp_path, *files], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stdout.startswith("INVALID_ARGUMENT: ")
+    assert "Expected a JPEG, PNG, WebP or BMP file" in refused.stdout

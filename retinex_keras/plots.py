@@ -129,14 +129,15 @@ def history(log, path=None):
     if short:
         raise ValueError(f"{short[0]} has {len(log[short[0]])} values of {len(epochs)} epochs: pass the CSV log, or NaN.")
     names = list(dict.fromkeys(name.removeprefix("val_") for name in log if name != "epoch"))
+    names.sort(key=lambda name: name != "loss")  # it comes first
     rows = -(-len(names) // 4)
     figure = Figure(figsize=(10.0, 2.1 * rows), dpi=80, layout="constrained")
     axes = figure.subplots(rows, min(len(names), 4), squeeze=False).ravel()
     for name, axis in zip(names, axes):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+        for key, label, colour in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
             if key in log:
                 seen = np.isfinite(log[key])
-                axis.plot(epochs[seen], np.asarray(log[key])[seen], marker=".", label=label)
+                axis.plot(epochs[seen], np.asarray(log[key])[seen], color=colour, marker=".", label=label)
         axis.set_title(name.replace("_", " "), fontsize=10)
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend()

@@ -52,7 +52,7 @@ def test_a_notebook_runs_from_top_to_bottom(name, tiny_photos, monkeypatch):
     values = {"pairs": tiny_photos, **({"photos": tiny_photos} if "photos =" in cell.source else {}), **parameters}
     assert all(parameter in cell.source for parameter in values)
     cell.source += "".join(f"\n{parameter} = {value!r}" for parameter, value in values.items())
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
     assert len(figures(notebook)) == count
 
 

@@ -3,7 +3,7 @@ BIN := .venv/bin
 CHECK = $(shell sed -n 's/^check = //p' setup.cfg)
 FORMAT = $(shell sed -n 's/^format = //p' setup.cfg)
 
-.PHONY: demo test lint
+.PHONY: demo test lint notebooks
 
 # Enhance a dark photo with the shipped weights and say where the pictures are.
 demo: .venv/ready
@@ -11,6 +11,11 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+# Execute the notebooks in place, from top to bottom, with the weights that are shipped now. With the variable set, ipykernel does
+# not write into them what TensorFlow's libraries print as they load.
+notebooks: .venv/ready
+	PYTEST_CURRENT_TEST= $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 lint: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check ruff

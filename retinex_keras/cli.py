@@ -71,19 +71,29 @@ def train(workers, index, **options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights, denoise, force, quality, max_pixels):
+def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels):
     from retinex_keras.images import check_writable, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     if image.is_dir():
+        if sheet:
+            raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
         return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels))
     check_writable(out, quality)
-    if out.exists() and image.exists() and out.samefile(image):
-        raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
+    for path in [out, sheet] if sheet else [out]:
+        check_writable(path)
+        if path.exists() and image.exists() and path.samefile(image):
+            raise ValueError(f"{path} is the input; inputs are never overwritten, so give the result another name.")
     photo, extras = read_photo(image, max_pixels)
     check_writable(out, quality, photo.shape[:2])
-    write_image(out, enhance(photo, load_pretrained(weights, denoise)), extras, quality)
+    picture = enhance(photo, load_pretrained(weights, denoise))
+    write_image(out, picture, extras, quality)
     print(f"enhanced: {out}")
+    if sheet:
+        from retinex_keras.plots import before_after
+
+        before_after(photo, picture, path=sheet)
+        print(f"sheet: {sheet}")
 
 
 def _report(out, made, existing, bad):
@@ -223,6 +233,7 @@ def _parser():
     add("out", type=Path, help="the picture to write, whose suffix decides the format; for a folder, a folder")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
+    add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
     add("--force", **FORCE)
     add("--quality", **QUALITY)
     add("--max-pixels", **MAX_PIXELS)

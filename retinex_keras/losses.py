@@ -94,15 +94,16 @@ def reconstruction(reflectance, illumination, image):
     return ops.mean(ops.abs(reflectance * illumination - image))
 
 
-def decomposition_losses(low, high, low_parts, high_parts):
+def decomposition_losses(low, high, low_parts, high_parts, weights=DECOMPOSITION_WEIGHTS):
     """Loss terms of Decom-Net on a pair of images of one scene (Wei et al., section 3.1).
 
     Args:
         low, high: the dark and the well-lit image, (B, H, W, 3) in [0, 1].
         low_parts, high_parts: their (reflectance, illumination), (B, H, W, 3) and (B, H, W, 1).
+        weights: of the terms.
 
     Returns:
-        A dict of scalars, "loss" (the sum weighted by `DECOMPOSITION_WEIGHTS`) and the plain terms.
+        A dict of scalars, "loss" (the weighted sum) and the plain terms.
 
     >>> image, parts = ops.zeros((1, 8, 8, 3)), (ops.full((1, 8, 8, 3), 0.5), ops.full((1, 8, 8, 1), 0.4))
     >>> round(float(decomposition_losses(image, image, parts, parts)["recon_low"]), 3)
@@ -119,7 +120,7 @@ def decomposition_losses(low, high, low_parts, high_parts):
         "smooth_low": smoothness(low_i, low_r),
         "smooth_high": smoothness(high_i, high_r),
     }
-    return {"loss": sum(weight * terms[name] for name, weight in DECOMPOSITION_WEIGHTS.items()), **terms}
+    return {"loss": sum(weight * terms[name] for name, weight in weights.items()), **terms}
 
 
 def adjustment_losses(high, reflectance, adjusted_illumination):

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, one value an image, as pure functions; the protocol's rounding to 8 bits."""
+"""PSNR, SSIM and noise, one value an image, as pure functions; the protocol's rounding to 8 bits."""
 
 import math
 
@@ -29,6 +29,23 @@ def psnr(image, reference):
     """
     error = ops.mean(ops.square(image - reference), axis=(1, 2, 3))
     return -10.0 / math.log(10.0) * ops.log(error)
+
+
+def noise(image):
+    """Standard deviation of the noise (Immerkaer, "Fast noise variance estimation", 1996); fine texture counts as noise too.
+
+    Args:
+        image: (B, H, W, 1), H and W at least 3.
+
+    Returns:
+        (B,): one value an image, in the unit of the image.
+
+    >>> image = np.random.default_rng(0).normal(0.5, 0.1, (1, 64, 64, 1)).astype("float32")
+    >>> round(float(noise(image)[0]), 2)
+    0.1
+    """
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], "float32")[..., None, None]
+    return math.sqrt(math.pi / 2) / 6 * ops.mean(ops.abs(ops.conv(image, mask, padding="valid")), axis=(1, 2, 3))
 
 
 def ssim(image, reference):

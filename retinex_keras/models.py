@@ -95,6 +95,7 @@ class DecomNet(keras.Model):
         super().__init__(**kwargs)
         self.filters, self.depth = filters, depth
         self.means = _means("loss", *losses.DECOMPOSITION_WEIGHTS)
+        self.loss_weights = losses.DECOMPOSITION_WEIGHTS
         self.shallow = _conv(self, filters, 9, "shallow_feature_extraction")
         self.activated = [_conv(self, filters, 3, f"activated_{i}", activation="relu") for i in range(depth)]
         self.recon = _conv(self, 4, 3, "recon")
@@ -117,11 +118,19 @@ class DecomNet(keras.Model):
     def compute_losses(self, low, high, training):
         """The terms of `losses.decomposition_losses` for a batch of pairs; and the dark images relit by the well-lit ones."""
         low_parts, high_parts = self(low, training=training), self(high, training=training)
-        return losses.decomposition_losses(low, high, low_parts, high_parts), low_parts[0] * high_parts[1]
+        terms = losses.decomposition_losses(low, high, low_parts, high_parts, self.loss_weights)
+        return terms, low_parts[0] * high_parts[1]
 
-    def compile(self, optimizer=None, **kwargs):
-        """Takes the optimizer (by default `original_adam()`) and Keras's options; the losses are the paper's."""
+    def compile(self, optimizer=None, loss_weights=None, **kwargs):
+        """Takes the optimizer (by default `original_adam()`) and Keras's options; the losses are the paper's.
+
+        `loss_weights` changes `losses.DECOMPOSITION_WEIGHTS`: {"equal_r": 0} leaves that term out.
+        """
         super().compile(optimizer=optimizer or original_adam(), **kwargs)
+        self.loss_weights = losses.DECOMPOSITION_WEIGHTS | (loss_weights or {})
+        if len(self.loss_weights) > len(losses.DECOMPOSITION_WEIGHTS):
+            names = ", ".join(losses.DECOMPOSITION_WEIGHTS)
+            raise ValueError(f"The terms of the loss are {names}. Received loss_weights={loss_weights}: name some of these.")
 
     def get_compile_config(self):
         return None

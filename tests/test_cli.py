@@ -37,6 +37,17 @@ def test_enhance(photo, weights, tmp_path, capsys):
     assert read_image(out).shape == (13, 17, 3)
 
 
+def test_a_sheet_shows_a_photo_before_and_after(photo, weights, tmp_path, capsys):
+    command = ["enhance", str(photo), str(tmp_path / "bright.png"), *weights, "--sheet"]
+    assert main([*command, str(photo)]) == 2
+    assert main(["enhance", str(tmp_path), str(tmp_path / "out"), "--sheet", "sheet.png"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert ["never overwritten" in errors[0], "leave --sheet out" in errors[1]] == [True, True]
+    assert main([*command, str(tmp_path / "sheet.jpg")]) == 0
+    height, width = read_image(tmp_path / "sheet.jpg").shape[:2]
+    assert width / height == pytest.approx(2 * 17 / 13, rel=0.15)
+
+
 def test_decompose_writes_and_names_all_pictures(photo, weights, tmp_path, capsys):
     assert main(["decompose", str(photo), str(tmp_path / "parts"), *weights]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -44,3 +44,11 @@ def test_ssim_of_an_image_below_the_window_is_refused(batch):
 def test_to_8_bit_clips_and_rounds():
     values = np.array([-0.5, 0.49 / 255, 0.51 / 255, 1.5], "float32")
     np.testing.assert_allclose(metrics.to_8_bit(values), [0, 0, 1 / 255, 1], atol=1e-7)
+
+
+def test_noise_is_the_deviation_that_was_added(random):
+    y, x = np.mgrid[:128, :128] / 128
+    plain = np.stack([x * y, x])[..., None].astype("float32")
+    noisy = plain + random.normal(0, [[[[0.005]]], [[[0.05]]]], plain.shape).astype("float32")
+    np.testing.assert_allclose(metrics.noise(plain), 0, atol=1e-4)
+    np.testing.assert_allclose(metrics.noise(noisy), [0.005, 0.05], rtol=0.05)

@@ -118,6 +118,18 @@ def test_the_default_optimizer_is_the_originals(tiny):
     assert float(tiny.optimizer.learning_rate) == pytest.approx(1e-3)
 
 
+def test_a_term_is_left_out_by_its_weight(random):
+    low, high = random.random((2, 2, 8, 8, 3)).astype("float32")
+    net = DecomNet(4, 1)
+    net.compile(loss_weights={"equal_r": 0, "smooth_low": 2})
+    terms, _ = net.compute_losses(low, high, training=False)
+    weights = {"recon_low": 1, "recon_high": 1, "recon_mutual_low": 0.001, "recon_mutual_high": 0.001}
+    weights |= {"smooth_low": 2, "smooth_high": 0.1}
+    assert float(terms["loss"]) == pytest.approx(sum(weight * float(terms[name]) for name, weight in weights.items()))
+    with pytest.raises(ValueError, match="terms of the loss are .*equal_r"):
+        net.compile(loss_weights={"equal": 0})
+
+
 def test_enhance_net_without_decom_net_says_so():
     with pytest.raises(ValueError, match="Received decom_net=None"):
         EnhanceNet(4).compile("adam")

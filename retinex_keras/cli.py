@@ -67,12 +67,18 @@ def train(workers, index, **options):
     train_retinexnet(strategy=strategy, **options)
 
 
-def enhance(image, out, weights, denoise, force, quality, max_pixels):
+def enhance(image, out, weights, denoise, force, quality, max_pixels, cluster):
     from retinex_keras.images import check_writable, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     if image.is_dir():
-        made, existing, bad = enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels)
+        options = {"force": force, "quality": quality, "max_pixels": max_pixels}
+        if cluster:
+            from retinex_keras.cluster import enhance_folder as enhance_on_cluster
+
+            made, existing, bad = enhance_on_cluster(image, out, cluster, weights, denoise, **options)
+        else:
+            made, existing, bad = enhance_folder(image, out, load_pretrained(weights, denoise), **options)
         print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
         for path, reason in bad:
             print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
@@ -166,6 +172,7 @@ def _parser():
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
     add("--force", action="store_true", help="make results of a folder again that exist")
+    add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
     add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
     add("--max-pixels", **MAX_PIXELS)
 

@@ -191,15 +191,27 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
         FileNotFoundError: if there is no such folder, or there are no such weights.
         ValueError: if `out` is `folder`, `folder` holds no image, or the quality is none.
     """
+    model = _model(model)
+    pending, existing = plan_folder(folder, out, force, quality)
+    made, bad = enhance_files(pending, model, quality, max_pixels)
+    return made, existing, bad
+
+
+def plan_folder(folder, out, force, quality):
+    """What `enhance_folder` has to do: {image: its result} of those to be made, and a list of the results that exist."""
     check_quality(quality)
-    folder, out, model = Path(folder), Path(out), _model(model)
+    folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
     images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
     targets = {path: out / path.relative_to(folder) for path in images}
     targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
-    pending = [path for path in images if force or not targets[path].exists()]
-    existing = [targets[path] for path in sorted(set(images) - set(pending))]
+    existing = {} if force else {path: to for path, to in targets.items() if to.exists()}
+    return {path: to for path, to in targets.items() if path not in existing}, list(existing.values())
+
+
+def enhance_files(targets, model, quality, max_pixels):
+    """Enhances files, {image: its result}; returns the results made, and (image, reason) of each bad file."""
     made, bad = [], []
 
     def finish(path, writing):
@@ -213,9 +225,9 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
         targets[path].parent.mkdir(parents=True, exist_ok=True)
         write_image(targets[path], picture, extras, quality)
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(pending), unit="image", disable=None) as bar:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(targets), unit="image", disable=None) as bar:
         readings, writings = collections.deque(), collections.deque()
-        following = iter(pending)
+        following = iter(targets)
         while True:
             for path in itertools.islice(following, 2 - len(readings)):
                 readings.append((path, pool.submit(read_photo, path, max_pixels)))
@@ -232,7 +244,7 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
             bar.update()
         for writing in writings:
             finish(*writing)
-    return made, existing, bad
+    return made, bad
 
 
 def _opened(image):

@@ -71,14 +71,19 @@ def train(workers, index, **options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels):
+def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
     from retinex_keras.images import check_writable, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     if image.is_dir():
         if sheet:
             raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
-        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), force, quality, max_pixels))
+        options = {"force": force, "quality": quality, "max_pixels": max_pixels}
+        if cluster:
+            from retinex_keras.cluster import enhance_folder as enhance_on_cluster
+
+            return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
+        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
     check_writable(out, quality)
     for path in [out, sheet] if sheet else [out]:
         check_writable(path)
@@ -235,6 +240,7 @@ def _parser():
     add("--denoise", **DENOISE)
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
     add("--force", **FORCE)
+    add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
     add("--quality", **QUALITY)
     add("--max-pixels", **MAX_PIXELS)
 

@@ -228,7 +228,7 @@ def request_folder(server, folder, out, force=False, quality=95, at_once=4):
     check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    targets, pending, existing = results_of_folder(folder, out, force)
+    targets, existing = results_of_folder(folder, out, force)
     made, bad = [], []
 
     def ask(path):
@@ -242,7 +242,7 @@ def request_folder(server, folder, out, force=False, quality=95, at_once=4):
 
     pool = concurrent.futures.ThreadPoolExecutor(at_once)
     try:
-        for path, reason in zip(pending, tqdm(pool.map(ask, pending), total=len(pending), unit="image", disable=None)):
+        for path, reason in zip(targets, tqdm(pool.map(ask, targets), total=len(targets), unit="image", disable=None)):
             bad.append((path, reason)) if reason else made.append(targets[path])
     finally:
         pool.shutdown(cancel_futures=True)

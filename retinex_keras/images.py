@@ -235,14 +235,14 @@ def results_of_folder(folder, out, force):
     """Where the results of a folder's images belong, as `inference.enhance_folder` says.
 
     Returns:
-        A dict {image: result}, the list of images whose results are to be made, and the results that exist.
+        A dict {image: result} of the results to be made, and a list of those that exist.
 
     Raises:
         FileNotFoundError, ValueError: as `list_images`; or if `out` is `folder`.
 
-    >>> targets, pending, existing = results_of_folder("pairs/low", "bright", force=False)
-    >>> len(targets), len(pending), existing
-    (5, 5, [])
+    >>> targets, existing = results_of_folder("pairs/low", "bright", force=False)
+    >>> len(targets), existing
+    (5, [])
     """
     folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve():
@@ -250,8 +250,8 @@ def results_of_folder(folder, out, force):
     images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
     targets = {path: out / path.relative_to(folder) for path in images}
     targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
-    pending = [path for path, to in targets.items() if force or not to.exists()]
-    return targets, pending, [targets[path] for path in sorted(set(images) - set(pending))]
+    existing = {} if force else {path: to for path, to in targets.items() if to.exists()}
+    return {path: to for path, to in targets.items() if path not in existing}, list(existing.values())
 
 
 def context_indices(size):

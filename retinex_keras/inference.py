@@ -211,7 +211,13 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
     """
     check_quality(quality)
     model = _model(model)
-    targets, pending, existing = results_of_folder(folder, out, force)
+    targets, existing = results_of_folder(folder, out, force)
+    made, bad = enhance_files(targets, model, quality, max_pixels)
+    return made, existing, bad
+
+
+def enhance_files(targets, model, quality, max_pixels):
+    """Enhances files, {image: its result}; returns the results made, and (image, reason) of each bad file."""
     made, bad = [], []
 
     def finish(path, writing):
@@ -225,9 +231,9 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
         targets[path].parent.mkdir(parents=True, exist_ok=True)
         write_image(targets[path], picture, extras, quality)
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(pending), unit="image", disable=None) as bar:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(targets), unit="image", disable=None) as bar:
         readings, writings = collections.deque(), collections.deque()
-        following = iter(pending)
+        following = iter(targets)
         while True:
             for path in itertools.islice(following, 2 - len(readings)):
                 readings.append((path, pool.submit(read_photo, path, max_pixels)))
@@ -244,7 +250,7 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
             bar.update()
         for writing in writings:
             finish(*writing)
-    return made, existing, bad
+    return made, bad
 
 
 def _opened(image):

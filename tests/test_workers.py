@@ -54,23 +54,28 @@ def test_fit_on_two_devices_is_fit_on_one(make_pairs):
 def log(run, phase):
     """The log of a phase, a dict an epoch, without the time."""
     with open(run / f"{phase}.csv", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{key: float(value or "nan") for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
 def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path):
-    pairs, alone, run = make_pairs("pairs", count=9), tmp_path / "alone", tmp_path / "run"
-    options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 1, "verbose": 0}
-    train_retinexnet(pairs, alone, validation=pairs, **options)
+    pairs, validation, alone, run = make_pairs("pairs", 9), make_pairs("validation", 1), tmp_path / "alone", tmp_path / "run"
+    options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
+    train_retinexnet(pairs, alone, validation=validation, **options)
 
     def start():
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         workers = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
         for listener in listeners:
             listener.close()
-        command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", run, "--validation", pairs]
-        command += ["--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=1", "--workers", workers]
+        command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", run]
+        command += ["--validation", validation, "--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4"]
         return [
-            subprocess.Popen([*command, "--index", index], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*command, "--workers", workers, "--index", index],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             for index in "01"
         ]
 
@@ -78,9 +83,9 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
     while first.poll() is None and not list(run.glob("decom-*.weights.h5")):
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
-    _, message = first.communicate(timeout=120)
-    assert first.returncode, "the other worker did not notice"
+    first.communicate(timeout=120)
     second.communicate()
+    assert first.returncode, "it went on alone"
     assert not (run / "retinexnet.keras").exists()
     for process in start():
         _, message = process.communicate()
@@ -88,7 +93,7 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
 
     for phase in ("decom", "enhance"):
         for expected, row in zip(log(alone, phase), log(run, phase), strict=True):
-            assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+            assert row == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)
     models = (load_pretrained(folder / "retinexnet.keras").get_weights() for folder in (alone, run))
     for expected, weight in zip(*models, strict=True):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)

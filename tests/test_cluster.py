@@ -1,0 +1,70 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinex_keras.cli import main
+
+
+def processes(name, ancestor):
+    """The ids of the processes that are called so and descend from another."""
+    parents, named = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if (folder / "cmdline").read_text().startswith(name):
+                named.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+
+    def descends(process):
+        return process == ancestor or (process in parents and descends(parents[process]))
+
+    return [process for process in named if descends(process)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="it looks for the worker in /proc")
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(tiny, random, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    photos, plain, out = (tmp_path / name for name in ("photos", "plain", "out"))
+    (photos / "nested").mkdir(parents=True)
+    for i in range(70):
+        pixels = random.integers(0, 60, (60 + i, 80, 3), dtype="uint8")
+        Image.fromarray(pixels).save(photos / ("nested" if i % 3 else "") / f"{i}.png")
+    (photos / "bad.jpg").write_bytes(b"no image")
+    tiny.save(tmp_path / "tiny.keras")
+    options = ["--weights", str(tmp_path / "tiny.keras")]
+    assert main(["enhance", str(photos), str(plain), *options]) == 1
+    out.mkdir()
+    (out / "0.png").write_text("kept")
+
+    command = [sys.executable, "-m", "retinex_keras.cli", "enhance", photos, out, "--cluster", "local", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and sum(path.is_file() for path in out.rglob("*.png")) < 5:
+        time.sleep(0.01)
+    workers = processes("ray::MapWorker", process.pid)
+    assert workers, "it ended before it was killed"
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    printed, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    assert printed.splitlines()[-1] == f"enhanced: 69 images into {out}; 1 were there already, 1 are bad"
+    assert f"retinex: {photos / 'bad.jpg'} is not an image" in errors
+    results = {path.relative_to(out) for path in out.rglob("*.png") if not path.name.startswith(".")}
+    assert results == {path.relative_to(plain) for path in plain.rglob("*.png")}
+    assert (out / "0.png").read_text() == "kept"
+    for name in results - {Path("0.png")}:
+        with Image.open(out / name) as made, Image.open(plain / name) as expected:
+            np.testing.assert_array_equal(made, expected, err_msg=str(name))
+
+
+def test_without_ray_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["enhance", str(tmp_path), str(tmp_path / "out"), "--cluster", "local"]) == 2
+    assert "pip install 'retinex_keras[cluster]'" in capsys.readouterr().err

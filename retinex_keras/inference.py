@@ -217,7 +217,14 @@ def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pi
 
 
 def enhance_files(targets, model, quality, max_pixels):
-    """Enhances files, {image: its result}; returns the results made, and (image, reason) of each bad file."""
+    """Enhances files, {image: its result}, as `enhance_folder` does.
+
+    Returns:
+        Two lists: the results made, and (image, reason) of each bad file.
+
+    >>> enhance_files({Path("dark.png"): Path("bright/dark.png"), Path("no.png"): Path("bright/no.png")}, "natural", 95, 10**6)
+    ([PosixPath('bright/dark.png')], [(PosixPath('no.png'), 'no.png is not a file; check the path.')])
+    """
     made, bad = [], []
 
     def finish(path, writing):

@@ -21,8 +21,9 @@ def test_public_names_exist_and_are_few():
         _ = retinex_keras.nothing
 
 
-# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, and JAX may lack.
-WITHOUT = {"__init__", "cli", "benchmark", "convert", "train_jax"}
+# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
+# lack, and workers are several.
+WITHOUT = {"__init__", "cli", "benchmark", "cluster", "convert", "train_jax", "workers"}
 EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - WITHOUT
 
 

@@ -147,6 +147,7 @@ def enhance(image, model="natural"):
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
     for rows, columns, parts in _tiles(image, model):
         result[rows, columns] = parts["enhanced"] if as_float else to_integers(np.asarray(parts["enhanced"]), image.dtype)
+        del parts  # before the next tile is computed
     return result
 
 
@@ -180,7 +181,9 @@ def _tiles(image, model, tile=None):
         for columns, before, seen_columns in spans(image.shape[1]):
             height, width = rows.stop - rows.start, columns.stop - columns.start
             parts = graph(pixels(seen_rows, seen_columns), context)
-            yield rows, columns, {name: v[0, above : above + height, before : before + width] for name, v in parts.items()}
+            parts = {name: v[0, above : above + height, before : before + width] for name, v in parts.items()}
+            yield rows, columns, parts
+            del parts
 
 
 def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pixels=MAX_PIXELS):

@@ -1,12 +1,16 @@
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retinex_keras.cli import main
+from retinex_keras.cli import _parser, main
 from retinex_keras.images import read_image, read_photo, write_image
 from retinex_keras.inference import enhance_folder
 
@@ -212,3 +216,23 @@ def test_a_folder_with_unknown_weights_is_refused_as_a_whole(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights 'nothing'"):
         enhance_folder(folder, tmp_path / "out", "nothing")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_command_of_the_readme_runs(make_pairs, tmp_path, monkeypatch):
+    """On tiny files. Those that tests of their own run, and those that want several machines, are only understood."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = re.findall(r"^    (?:until )?retinex (.*?)(?:;.*| +#.*)?$", readme, re.MULTILINE)
+    for name in ("LOL/our485", "LOL/eval15", "SICE/pairs"):
+        make_pairs(name)
+    for source, target in (("low", "photos"), ("high", "DIR")):
+        shutil.copytree(tmp_path / "LOL/eval15" / source, tmp_path / target)
+    shutil.copy(tmp_path / "photos/scene.0.png", tmp_path / "photo.jpg")  # the content decides what it is
+    monkeypatch.chdir(tmp_path)
+    small = ["--epochs=1", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=1"]
+    commands = [shlex.split(line) for line in lines]
+    for command in commands:
+        if command[0] in ("benchmark", "export", "request") or "--workers" in command:
+            _parser().parse_args(command)
+        else:
+            assert main(command + small * (command[0] == "train")) == 0, command
+    assert {command[0] for command in commands} >= {"enhance", "decompose", "evaluate", "compare", "train", "export", "request"}

@@ -84,9 +84,8 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
 
             return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
         return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
-    check_writable(out, quality)
     for path in [out, sheet] if sheet else [out]:
-        check_writable(path)
+        check_writable(path, quality)
         if path.exists() and image.exists() and path.samefile(image):
             raise ValueError(f"{path} is the input; inputs are never overwritten, so give the result another name.")
     photo, extras = read_photo(image, max_pixels)

@@ -86,7 +86,7 @@ def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
         if network is model:
             model.compile(keras.optimizers.Adam(1e-3), jit_compile=jit_compile)
         before = network.get_weights()
-        history = fit(network, low, high)
+        history = fit(network, low, high, epochs=8)  # in float16, steps are left out until the loss scale fits
         assert np.isfinite(history["loss"]).all()
         assert len(before) > 0
         assert not any(map(np.array_equal, before, network.get_weights()))

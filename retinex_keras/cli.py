@@ -75,14 +75,19 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
     from retinex_keras.images import check_writable, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
+    options = {"force": force, "quality": quality, "max_pixels": max_pixels}
+    if cluster:
+        from retinex_keras.cluster import enhance_folder as enhance_on_cluster
+
+        if sheet:
+            raise ValueError("A sheet shows one photo, and a cluster takes folders: leave --sheet out.")
+        return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
+    if "://" in image or "://" in out:
+        raise ValueError(f"Addresses are for clusters. Received {image} and {out}: name files, or add --cluster local.")
+    image, out = Path(image), Path(out)
     if image.is_dir():
         if sheet:
             raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
-        options = {"force": force, "quality": quality, "max_pixels": max_pixels}
-        if cluster:
-            from retinex_keras.cluster import enhance_folder as enhance_on_cluster
-
-            return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
         return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
     for path in [out, sheet] if sheet else [out]:
         check_writable(path, quality)
@@ -233,8 +238,8 @@ def _parser():
     add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
     add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
-    add("image", type=Path, help="a photo or a folder")
-    add("out", type=Path, help="the picture to write, whose suffix decides the format; for a folder, a folder")
+    add("image", help="a photo or a folder; for a cluster also the address of one, as s3://bucket/photos")
+    add("out", help="the picture to write, whose suffix decides the format; for a folder, a folder; or an address, as above")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")

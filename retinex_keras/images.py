@@ -7,7 +7,7 @@ import struct
 import sys
 import threading
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
@@ -219,16 +219,31 @@ def list_images(folder, nested=True):
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; check the path.")
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    images = [
-        path
-        for path in sorted(folder.rglob("*") if nested else folder.iterdir())
-        if path.suffix.lower() in suffixes and path.is_file()
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    paths = sorted(folder.rglob("*") if nested else folder.iterdir())
+    images = [path for path in paths if is_image_name(path.relative_to(folder)) and path.is_file()]
     if not images:
         raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
     return images
+
+
+def is_image_name(path):
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads.
+
+    >>> is_image_name("a/b.JPG"), is_image_name("a/.b.jpg"), is_image_name("a.txt")
+    (True, False, False)
+    """
+    path, formats = PurePath(path), Image.registered_extensions()
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and formats.get(path.suffix.lower()) in Image.OPEN
+
+
+def result_name(path):
+    """The name of the result of an image: its own, with ".png" added to formats that are read only.
+
+    >>> result_name("a/b.jpg"), result_name("a/b.psd")
+    ('a/b.jpg', 'a/b.psd.png')
+    """
+    return path if PurePath(path).suffix.lower() in WRITTEN else f"{path}.png"
 
 
 def results_of_folder(folder, out, force):
@@ -248,8 +263,7 @@ def results_of_folder(folder, out, force):
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
     images = [path for path in list_images(folder) if not path.resolve().is_relative_to(out.resolve())]
-    targets = {path: out / path.relative_to(folder) for path in images}
-    targets = {path: to if to.suffix.lower() in WRITTEN else to.with_name(to.name + ".png") for path, to in targets.items()}
+    targets = {path: out / result_name(path.relative_to(folder)) for path in images}
     existing = {} if force else {path: to for path, to in targets.items() if to.exists()}
     return {path: to for path, to in targets.items() if path not in existing}, list(existing.values())
 

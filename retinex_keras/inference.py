@@ -25,9 +25,9 @@ from retinex_keras.images import (
 )
 from retinex_keras.models import RetinexNet, SimpleCNN
 
-# The largest side of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks, and 100
-# megapixels from file to file take less than 2 GiB above the process.
-TILES = {False: 768, True: 2048}
+# The largest height and width of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks
+# and three of the paper's, and 100 megapixels take less than 2 GiB above the process.
+TILES = {False: (1080, 640), True: (2048, 2048)}
 
 
 def load_pretrained(weights="natural", denoise=None):
@@ -72,15 +72,21 @@ def load_pretrained(weights="natural", denoise=None):
     return RetinexNet(model.decom_net, model.enhance_net, denoise)
 
 
-@functools.lru_cache(maxsize=2)
-def _graph(model):
-    """The model as one graph for all sizes: a folder of mixed sizes compiles once."""
+def _outputs(model, names, image, context):
+    parts = model(image, context, training=False)
+    return {name: parts[name] for name in names or parts}
+
+
+@functools.lru_cache(maxsize=4)
+def _graph(model, *names):
+    """The outputs of these names, or all, as one graph for all sizes: a folder of mixed sizes compiles once."""
+    outputs = functools.partial(_outputs, model, names)
     if keras.backend.backend() != "tensorflow":
-        return functools.partial(model, training=False)
+        return outputs
     import tensorflow as tf
 
     signature = tf.TensorSpec((1, None, None, 3), tf.float32)
-    return tf.function(functools.partial(model, training=False), input_signature=[signature, signature])
+    return tf.function(outputs, input_signature=[signature, signature])
 
 
 _pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
@@ -145,43 +151,46 @@ def enhance(image, model="natural"):
     image = _opened(image)
     as_float = image.dtype.kind == "f"
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
-    for rows, columns, parts in _tiles(image, model):
-        result[rows, columns] = parts["enhanced"] if as_float else to_integers(np.asarray(parts["enhanced"]), image.dtype)
+    for rows, columns, parts in _tiles(image, model, None, "enhanced"):
+        result[rows, columns] = parts["enhanced"] if as_float else to_integers(parts["enhanced"], image.dtype)
         del parts  # before the next tile is computed
     return result
 
 
-def _tiles(image, model, tile=None):
-    """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) tensors.
+def _tiles(image, model, tile=None, *names):
+    """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
     Only a tile is held as floats. The tiles are of about one size. What lies beyond the image, up to a multiple of the grid,
-    repeats its border.
+    repeats its border. Of the model's outputs those of the names are computed, or all.
     """
     model = _model(model)
-    graph, halo, grid = _graph(model), model.halo, model.grid
-    tile = TILES[model.natural] if tile is None else tile
-    if tile < grid or tile % grid:
+    graph, halo, grid = _graph(model, *names), model.halo, model.grid
+    if tile is not None and (tile < grid or tile % grid):
         raise ValueError(f"Tiles lie on a grid of {grid} pixels. Received tile={tile}: use a multiple of {grid}.")
+    tile_height, tile_width = TILES[model.natural] if tile is None else (tile, tile)
 
-    def pixels(rows, columns):
-        part = image[rows[:, None], columns]
-        return (part.astype("float32") if part.dtype.kind == "f" else to_float(part))[None]
+    def pixels(part):
+        return (part.astype("float32", copy=False) if part.dtype.kind == "f" else to_float(part))[None]
 
-    def spans(size):
-        """Along one axis: where each tile is, where in what the network sees it begins, and the pixels of that."""
+    def spans(size, tile):
+        """Along one axis: where each tile is, where in what the network sees it begins, that, and how far it is beyond."""
         count = -(-size // tile)
         step = -(-size // (count * grid)) * grid
         for start in range(0, size, step):
-            first = max(start - halo, 0)
-            seen = np.arange(first, min(start + step + halo, size + -size % grid))
-            yield slice(start, min(start + step, size)), start - first, np.minimum(seen, size - 1)
+            first, last = max(start - halo, 0), min(start + step + halo, size + -size % grid)
+            yield slice(start, min(start + step, size)), start - first, slice(first, last), (0, max(last - size, 0))
 
-    context = pixels(*(context_indices(side) for side in image.shape[:2]))
-    for rows, above, seen_rows in spans(image.shape[0]):
-        for columns, before, seen_columns in spans(image.shape[1]):
+    rows, columns = (context_indices(side) for side in image.shape[:2])
+    context = pixels(image[rows[:, None], columns])
+    for rows, above, seen_rows, below in spans(image.shape[0], tile_height):
+        for columns, before, seen_columns, after in spans(image.shape[1], tile_width):
             height, width = rows.stop - rows.start, columns.stop - columns.start
-            parts = graph(pixels(seen_rows, seen_columns), context)
-            parts = {name: v[0, above : above + height, before : before + width] for name, v in parts.items()}
+            seen = image[seen_rows, seen_columns]
+            if any(below + after):
+                seen = np.pad(seen, (below, after, (0, 0)), "edge")
+            parts = graph(pixels(seen), context)
+            inner = 0, slice(above, above + height), slice(before, before + width)
+            parts = {name: np.asarray(values)[inner] for name, values in parts.items()}
             yield rows, columns, parts
             del parts
 

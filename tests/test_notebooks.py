@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 # What replaces the parameters of each, and how many figures it shows.
 NOTEBOOKS = {
     "1-data": ({"size": 16}, 8),
-    "2-decomposition": ({"filters": 4, "size": 16, "steps": 2}, 6),
+    "2-decomposition": ({"filters": 4, "size": 16, "steps": 2}, 7),
     "3-enhancement": ({}, 7),
     "4-training": ({"filters": 4, "size": 16, "epochs": 2, "repeats": 2}, 4),
 }

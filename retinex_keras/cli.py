@@ -72,17 +72,17 @@ def train(workers, index, **options):
 
 
 def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
-    from retinex_keras.images import check_writable, read_photo, write_image
+    from retinex_keras.images import check_writable, is_address, read_photo, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     options = {"force": force, "quality": quality, "max_pixels": max_pixels}
     if cluster:
         from retinex_keras.cluster import enhance_folder as enhance_on_cluster
 
-        if sheet:
-            raise ValueError("A sheet shows one photo, and a cluster takes folders: leave --sheet out.")
+        if sheet or Path(image).is_file():
+            raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
         return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
-    if "://" in image or "://" in out:
+    if is_address(image) or is_address(out):
         raise ValueError(f"Addresses are for clusters. Received {image} and {out}: name files, or add --cluster local.")
     image, out = Path(image), Path(out)
     if image.is_dir():
@@ -238,8 +238,8 @@ def _parser():
     add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
     add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
-    add("image", help="a photo or a folder; for a cluster also the address of one, as s3://bucket/photos")
-    add("out", help="the picture to write, whose suffix decides the format; for a folder, a folder; or an address, as above")
+    add("image", help="a photo or a folder; with --cluster a folder or its address, as s3://bucket/photos")
+    add("out", help="the picture to write, whose suffix decides the format; for a folder, a folder or its address")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")

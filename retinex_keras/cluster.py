@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-import secrets
+import os
 import tempfile
 from pathlib import Path, PurePosixPath
 
@@ -10,102 +10,114 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from retinex_keras.images import MAX_PIXELS, check_quality, is_image_name, result_name, results_of_folder
+from retinex_keras.images import (
+    MAX_PIXELS,
+    check_quality,
+    is_address,
+    is_image_name,
+    list_images,
+    result_name,
+    results_of_folder,
+)
 from retinex_keras.inference import enhance_files, load_pretrained
 
 BATCH = 16  # images a task: as many are made again after a crash
 
 
 class _Enhancer:
-    """An actor with a model of its own; its calls get and return batches of rows, as dicts of arrays."""
+    """An actor with a model of its own; its calls get and return batches of rows, as dicts of arrays.
 
-    def __init__(self, weights, denoise, **options):
+    A row's paths are those of the filesystems `source` and `sink` of fsspec, or of this machine where these are None.
+    """
+
+    def __init__(self, weights, denoise, source=None, sink=None, **options):
         tf.config.threading.set_intra_op_parallelism_threads(1)  # the other processors have actors of their own
-        self.model, self.options = load_pretrained(weights, denoise), options
+        self.model, self.source, self.sink, self.options = load_pretrained(weights, denoise), source, sink, options
 
     def __call__(self, rows):
-        reasons, targets, origins = {}, {}, {}
-        with tempfile.TemporaryDirectory() as folder:  # for what does not lie in a folder of this machine
+        reasons, targets, rows_of = {}, {}, {}
+        with tempfile.TemporaryDirectory() as folder:  # for what lies elsewhere
             for i, (image, target) in enumerate(zip(rows["image"], rows["target"])):
-                here = Path(folder, str(i), PurePosixPath(image).name) if is_address(image) else Path(image)
-                result = Path(folder, str(i), "results", PurePosixPath(target).name) if is_address(target) else Path(target)
+                here = Path(image) if self.source is None else Path(folder, str(i), "in", PurePosixPath(image).name)
+                result = Path(target) if self.sink is None else Path(folder, str(i), "out", PurePosixPath(target).name)
                 with _reason(reasons, image):
-                    if is_address(image):
-                        _fetch(image, here)
-                    targets[here], origins[here] = result, (image, target)
-            for path, reason in enhance_files(targets, self.model, **self.options)[1]:
-                image, _ = origins.pop(path)
-                reasons[image] = reason.replace(str(path), image)
-            for path, (image, target) in origins.items():
+                    if self.source:
+                        here.parent.mkdir(parents=True)
+                        self.source.get_file(image, str(here))
+                    targets[here], rows_of[here] = result, (image, target)
+            for here, reason in enhance_files(targets, self.model, **self.options)[1]:
+                image, _ = rows_of.pop(here)
+                reasons[image] = reason.replace(str(here), str(_full(self.source, image)))
+            for here, (image, target) in rows_of.items():
                 with _reason(reasons, image):
-                    if is_address(target):
-                        _store(targets[path], target)
-        return rows | {
-            "bad": np.array([image in reasons for image in rows["image"]]),
-            "reason": [reasons.get(image, "") for image in rows["image"]],
-        }
-
-
-def is_address(place):
-    """Whether a place is an address that fsspec knows, and not a folder or file that all machines see.
-
-    >>> is_address("s3://bucket/photos"), is_address(Path("photos"))
-    (True, False)
-    """
-    return "://" in str(place)
-
-
-def _filesystem(address):
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:  # it says what to install, or that there is no such protocol
-        raise ValueError(f"{address} cannot be reached: {error}.") from error
-
-
-def _fetch(address, path):
-    filesystem, remote = _filesystem(address)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.get_file(remote, str(path))
-
-
-def _store(path, address):
-    """Under a hidden name first: whoever looks at the folder never sees a part of a file."""
-    filesystem, remote = _filesystem(address)
-    parent = remote.rpartition("/")[0]
-    hidden = f"{parent}/.{secrets.token_hex(8)}{path.suffix}"
-    filesystem.makedirs(parent, exist_ok=True)
-    filesystem.put_file(str(path), hidden)
-    filesystem.mv(hidden, remote)
+                    if self.sink:
+                        self.sink.put_file(str(targets[here]), target)
+        bad = np.array([image in reasons for image in rows["image"]])
+        return rows | {"bad": bad, "reason": [reasons.get(image, "") for image in rows["image"]]}
 
 
 @contextlib.contextmanager
 def _reason(reasons, image):
-    """Notes why an image is bad, whatever it is that its kind of address fails with."""
+    """Notes why an image is bad, whatever it is that its filesystem fails with."""
     try:
         yield
     except Exception as error:
-        reasons[image] = f"{image}: {error or type(error).__name__}"
+        reasons[image] = str(error) or type(error).__name__
 
 
-def _results(folder, out, force):
-    """`results_of_folder` where one of both is an address: {address of an image: that of its result}, and those that exist."""
-    folder, out = (str(place) if is_address(place) else f"file://{Path(place).absolute()}" for place in (folder, out))
-    folder, out = folder.rstrip("/"), out.rstrip("/")
-    if folder == out:
-        raise ValueError(f"{out} is the folder of the inputs, which are never overwritten; name another folder.")
-    (source, root), (sink, _) = _filesystem(folder), _filesystem(out)
+def _place(place):
+    """What a folder or an address names: a filesystem of fsspec, or None for this machine's, and the path there."""
+    if not is_address(place):
+        return None, Path(place)
+    import fsspec
+
     try:
-        names = sorted(path.removeprefix(root).lstrip("/") for path in source.find(root))
-    except Exception as error:  # each kind of address fails with errors of its own
-        raise OSError(f"{folder} could not be listed ({error or type(error).__name__}); check the address.") from error
-    images = {name: f"{folder}/{name}" for name in names if is_image_name(name)}
-    targets = {path: f"{out}/{result_name(name)}" for name, path in images.items() if not path.startswith(f"{out}/")}
-    if not targets:
-        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
-    existing = {} if force else {path: to for path, to in targets.items() if sink.exists(to)}
-    return {path: to for path, to in targets.items() if path not in existing}, list(existing.values())
+        filesystem, path = fsspec.core.url_to_fs(str(place))
+    except Exception as error:  # it says what to install, that there is no such protocol, or what else the address lacks
+        raise ValueError(f"{place} cannot be reached: {str(error) or type(error).__name__}.") from error
+    if "::" in str(place):
+        raise ValueError(f"{place} is a chain of addresses; name a folder that needs no other.")
+    local = "file" in filesystem.protocol
+    return (None, Path(path)) if local else (filesystem, path.rstrip("/"))
+
+
+def _full(filesystem, path):
+    return Path(path) if filesystem is None else filesystem.unstrip_protocol(path)
+
+
+def _results(source, folder, sink, out, force):
+    """`results_of_folder` where one of both is elsewhere: {path of an image: path of its result}, and those that exist."""
+    if source is None:
+        names = [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    else:
+        names = [path.removeprefix(folder).lstrip("/") for path in _files(source, folder)]
+        names = sorted(name for name in names if is_image_name(name))
+        if not names:
+            raise ValueError(
+                f"{_full(source, folder)} is no folder with images in a format that Pillow reads; check the address."
+            )
+    folder, out = (str(path.absolute()) if isinstance(path, Path) else path for path in (folder, out))
+    targets = {f"{folder}/{name}": f"{out}/{result_name(name)}" for name in names}
+    if source == sink:
+        inside = out.startswith(f"{folder}/")  # then earlier results are no inputs
+        targets = {image: to for image, to in targets.items() if not (inside and image.startswith(f"{out}/"))}
+        if not targets.keys().isdisjoint(targets.values()):
+            raise ValueError(f"Results in {_full(sink, out)} would overwrite inputs; name another folder.")
+    existing = {}
+    if not force:
+        there = _files(sink, out) if sink else {target for target in targets.values() if os.path.exists(target)}
+        existing = {image: target for image, target in targets.items() if target in there}
+    return {image: target for image, target in targets.items() if image not in existing}, list(existing.values())
+
+
+def _files(filesystem, folder):
+    try:
+        return set(filesystem.find(folder))
+    except FileNotFoundError:
+        return set()
+    except Exception as error:  # each filesystem fails with errors of its own
+        reason = str(error) or type(error).__name__
+        raise OSError(f"{_full(filesystem, folder)} could not be listed ({reason}); check the address.") from error
 
 
 def enhance_folder(
@@ -117,8 +129,9 @@ def enhance_folder(
     worker that dies are done again by another one. All results are whole files, so that none is lost or damaged by that.
 
     Args:
-        folder, out: folders that all machines of the cluster see under this name, or addresses that fsspec knows, as
-            "s3://bucket/photos"; some need a package of their own on all machines, as s3fs.
+        folder, out: folders that all machines of the cluster see under this name, or addresses of fsspec. `folder` is one
+            that can be listed, `out` one of an object store, where a file appears whole, as "s3://bucket/bright". All
+            machines need fsspec's package for it, as s3fs, and the right to read and write there.
         address: of the cluster, or "local": one that is started on this machine, for the time of the call.
         weights, denoise: as in `load_pretrained`; a path is one that all machines see.
         force, quality, max_pixels: as in `inference.enhance_folder`.
@@ -136,12 +149,13 @@ def enhance_folder(
         raise ValueError("A cluster needs Ray, which is not installed: pip install 'retinex_keras[cluster]'.") from None
     load_pretrained(weights, denoise)  # says now what is wrong with them
     check_quality(quality)
-    if is_address(folder) or is_address(out):
-        targets, existing = _results(folder, out, force)
-        rows = [{"image": image, "target": target} for image, target in targets.items()]
+    (source, folder), (sink, out) = _place(folder), _place(out)
+    if source or sink:
+        targets, existing = _results(source, folder, sink, out, force)
     else:
-        targets, existing = results_of_folder(folder, out, force)
-        rows = [{"image": str(image.absolute()), "target": str(target.absolute())} for image, target in targets.items()]
+        targets, existing = results_of_folder(folder.absolute(), out.absolute(), force)
+    rows = [{"image": str(image), "target": str(target)} for image, target in targets.items()]
+    existing = [_full(sink, target) for target in existing]
     made, bad = [], []
     if not rows:
         return made, existing, bad
@@ -152,20 +166,18 @@ def enhance_folder(
         resources, device = ray.cluster_resources(), "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         tasks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCH)).map_batches(
             _Enhancer,
-            fn_constructor_args=(weights, denoise),
+            fn_constructor_args=(weights, denoise, source, sink),
             fn_constructor_kwargs={"quality": quality, "max_pixels": max_pixels},
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=int(resources[device])),
             **{"num_gpus" if device == "GPU" else "num_cpus": 1},
         )
-        places = dict(zip((row["image"] for row in rows), targets))
         with tqdm(total=len(rows), unit="image", disable=None) as bar:
             for row in tasks.iter_rows():
-                image = places[row["image"]]
                 if row["bad"]:
-                    bad.append((image, row["reason"]))
+                    bad.append((_full(source, row["image"]), row["reason"]))
                 else:
-                    made.append(targets[image])
+                    made.append(_full(sink, row["target"]))
                 bar.update()
     except ray.exceptions.RayError as error:
         raise OSError(f"The cluster failed: {error}".splitlines()[0]) from error

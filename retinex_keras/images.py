@@ -237,6 +237,15 @@ def is_image_name(path):
     return not hidden and formats.get(path.suffix.lower()) in Image.OPEN
 
 
+def is_address(place):
+    """Whether a place is an address, as fsspec knows them, and not the path of a folder or file.
+
+    >>> is_address("s3://bucket/photos"), is_address(Path("photos"))
+    (True, False)
+    """
+    return "://" in str(place)
+
+
 def result_name(path):
     """The name of the result of an image: its own, with ".png" added to formats that are read only.
 

@@ -203,8 +203,8 @@ class EnhanceNet(keras.Model):
         # The 1x1 convolution of the levels, enlarged and concatenated, is the sum of one of each, which costs less before
         # it is enlarged, in time and memory.
         kernels = ops.split(self.fusion.kernel, 3, axis=2)
-        levels = [_enlarge(ops.conv(level, kernel), (height, width)) for level, kernel in zip(decoded, kernels)]
-        x = levels[0] + levels[1] + levels[2] + self.fusion.bias  # (B, H, W, filters)
+        coarse, middle, fine = [ops.conv(level, kernel) for level, kernel in zip(decoded, kernels)]
+        x = _enlarge(coarse, (height, width)) + _enlarge(middle, (height, width)) + fine + self.fusion.bias
         return ops.cast(self.output_conv(x), "float32")
 
     def compute_losses(self, low, high, training):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.cluster import _Enhancer, _results
+from retinex_keras.cluster import _Enhancer, _full, _place, _results
 from retinex_keras.inference import enhance_folder
 
 
@@ -70,41 +70,63 @@ def test_addresses_of_folders(tiny, random, tmp_path, monkeypatch):
     """What an actor does, in this process, where its files lie in memory; a name may hold what a URL escapes."""
     memory = pytest.importorskip("fsspec", reason="fsspec is not installed").filesystem("memory")
     plain = tmp_path / "my photos"
-    (plain / "a b").mkdir(parents=True)
-    for name in ("1.png", "a b/2%20.jpg"):
+    (plain / "a [b]").mkdir(parents=True)
+    for name in ("1.png", "a [b]/2%20::.jpg"):
         Image.fromarray(random.integers(0, 60, (20, 24, 3), dtype="uint8")).save(plain / name)
     (plain / "bad.png").write_bytes(b"no image")
     (plain / ".hidden.png").write_bytes(b"not looked at")
     tiny.save(tmp_path / "tiny.keras")
     enhance_folder(plain, tmp_path / "expected", tiny)
+    memory.store.clear()
     memory.put(str(plain), "/in", recursive=True)
     threads = "tensorflow.config.threading.set_intra_op_parallelism_threads"
     monkeypatch.setattr(threads, lambda count: None)  # only a process that has not begun can set it
-    enhancer = _Enhancer(tmp_path / "tiny.keras", None, quality=95, max_pixels=10**6)
-    for folder, out in (("memory://in", "memory://out/deep/"), (plain, "memory://sent"), ("memory://in", tmp_path / "got it")):
-        targets, existing = _results(folder, out, force=False)
+    for i, (folder, out) in enumerate(
+        [(plain, "memory://sent"), ("memory://in", tmp_path / "got it"), ("memory://in", "memory://in/out/")]
+    ):
+        (source, folder), (sink, to) = _place(folder), _place(out)
+        targets, existing = _results(source, folder, sink, to, force=False)
         assert len(targets) == 3
         assert not existing
+        enhancer = _Enhancer(tmp_path / "tiny.keras", None, source, sink, quality=95, max_pixels=10**6)
         rows = enhancer({"image": list(targets), "target": list(targets.values())})
         assert rows["bad"].tolist() == ["bad.png" in image for image in targets]
         (reason,) = filter(None, rows["reason"])
-        assert reason.startswith(f"{next(image for image in targets if 'bad.png' in image)} is not an image")
-        left, existing = _results(folder, out, force=False)
+        assert reason.startswith(f"{_full(source, folder)}/bad.png is not an image")
+        left, existing = _results(source, folder, sink, to, force=False)
         assert len(left) == 1
         assert len(existing) == 2
-    memory.get("/out/deep", str(tmp_path / "got"), recursive=True)
-    memory.get("/sent", str(tmp_path / "sent"), recursive=True)
-    for made in ("got", "sent", "got it"):
-        files = sorted(path.relative_to(tmp_path / made) for path in (tmp_path / made).rglob("*") if path.is_file())
-        assert files == [Path("1.png"), Path("a b/2%20.jpg")]
+        if sink:
+            memory.get(to, str(tmp_path / str(i)), recursive=True)
+            out = tmp_path / str(i)
+        files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+        assert files == [Path("1.png"), Path("a [b]/2%20::.jpg")]
         for name in files:
-            assert (tmp_path / made / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
-    with pytest.raises(ValueError, match="never overwritten"):
-        _results("memory://in", "memory://in/", force=False)
-    with pytest.raises(ValueError, match="holds no image"):
-        _results("memory://none", "memory://out", force=False)
-    with pytest.raises(ValueError, match="unknown://in cannot be reached"):
-        _results("unknown://in", "memory://out", force=False)
+            assert (out / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("folder", "out", "message"),
+    [
+        ("memory://in", "memory:///in/", "Results in memory:///in would overwrite inputs"),
+        ("memory://in/in", "memory://in", "would overwrite inputs"),
+        ("memory://none", "memory://out", "memory:///none is no folder with images"),
+        ("memory://in/1.png", "memory://out", "is no folder with images"),
+        ("unknown://in", "memory://out", "unknown://in cannot be reached: Protocol not known"),
+        ("simplecache::memory://in", "memory://out", "chain of addresses"),
+    ],
+)
+def test_addresses_that_are_refused(folder, out, message):
+    memory = pytest.importorskip("fsspec", reason="fsspec is not installed").filesystem("memory")
+    for name in ("/in/1.png", "/in/in/1.png", "/in/in/in/1.png"):
+        memory.pipe_file(name, b"")
+    with pytest.raises(ValueError, match=message):
+        _results(*_place(folder), *_place(out), force=True)
+
+
+def test_an_address_of_files_is_a_folder(tmp_path):
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    assert _place(f"file://{tmp_path}/a b/") == (None, tmp_path / "a b")
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):

@@ -78,7 +78,7 @@ def test_tiles_off_the_grid(tiny, tile):
         decompose(np.zeros((8, 8, 3), "uint8"), tiny, tile=tile)
 
 
-@pytest.mark.parametrize(("weights", "share"), [("paper", 0.25), ("natural", 0.05)])
+@pytest.mark.parametrize(("weights", "share"), [("paper", 0.25), ("natural", 0.08)])
 def test_shipped_weights_brighten_a_dark_photo(weights, share):
     """The demo's photo and what it was darkened from, both in notebooks/photos."""
     photos = Path(__file__).parents[1] / "notebooks" / "photos"

@@ -70,6 +70,7 @@ def _place(place):
     if not is_address(place):
         return None, Path(place)
     import fsspec
+    from fsspec.implementations.local import LocalFileSystem
 
     try:
         filesystem, path = fsspec.core.url_to_fs(str(place))
@@ -77,8 +78,7 @@ def _place(place):
         raise ValueError(f"{place} cannot be reached: {str(error) or type(error).__name__}.") from error
     if "::" in str(place):
         raise ValueError(f"{place} is a chain of addresses; name a folder that needs no other.")
-    local = "file" in filesystem.protocol
-    return (None, Path(path)) if local else (filesystem, path.rstrip("/"))
+    return (None, Path(path)) if isinstance(filesystem, LocalFileSystem) else (filesystem, path.rstrip("/"))
 
 
 def _full(filesystem, path):

@@ -106,7 +106,7 @@ def decompose(image, model="natural", tile=None):
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
-        tile: the largest side of a tile in pixels, a multiple of 8; by default what needs about a gigabyte.
+        tile: the largest side of a tile in pixels, a multiple of 8; by default those of `TILES`.
 
     Returns:
         A dict of float32 arrays, as `RetinexNet` returns them: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and
@@ -172,9 +172,9 @@ def _tiles(image, model, tile=None, *names):
     def pixels(part):
         return (part.astype("float32", copy=False) if part.dtype.kind == "f" else to_float(part))[None]
 
-    def spans(size, tile):
+    def spans(size, largest):
         """Along one axis: where each tile is, where in what the network sees it begins, that, and how far it is beyond."""
-        count = -(-size // tile)
+        count = -(-size // largest)
         step = -(-size // (count * grid)) * grid
         for start in range(0, size, step):
             first, last = max(start - halo, 0), min(start + step + halo, size + -size % grid)

@@ -60,8 +60,10 @@ def decode(contents, max_pixels):
         little = has(at, b"II")
         entries = at + number(at + 4, 4, little)
         entries += 2 + 12 * tf.range(number(entries, 2, little))
-        is_orientation = (number(entries, 2, little) == 0x112) & (number(entries + 2, 2, little) == 3)
-        values = tf.boolean_mask(number(entries + 8, 2, little), is_orientation)
+        kind = number(entries + 2, 2, little)
+        is_orientation = (number(entries, 2, little) == 0x112) & ((kind == 3) | (kind == 4))  # 16 or 32 bits
+        values = tf.where(kind == 3, number(entries + 8, 2, little), number(entries + 8, 4, little))
+        values = tf.boolean_mask(values, is_orientation)
         turn = tf.concat([[1], values], 0)[-1] - 1
         valid = (has(at, b"II*\0") | has(at, b"MM\0*")) & (turn >= 0) & (turn < 8)
         turn = tf.where(valid, turn, 0)
@@ -71,7 +73,8 @@ def decode(contents, max_pixels):
 
     def jpeg():
         def following(at):
-            return tf.where(has(at, b"\xff\xda"), end, at + 2 + number(at + 2, 2))
+            after = tf.where(has(at, b"\xff\xff"), at + 1, at + 2 + number(at + 2, 2))  # a segment may begin with padding
+            return tf.where(has(at, b"\xff\xda"), end, after)
 
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
         profile = find(2, lambda at: has(at, b"\xff\xe2") & has(at + 34, b"GRAY"), following)

@@ -84,6 +84,11 @@ def table():
         for format in ("JPEG", "PNG", "WEBP"):
             files[f"EXIF {turn}.{format}"] = saved(upright, format, exif=exif)
         files[f"EXIF {turn} big-endian.JPEG"] = saved(upright, "JPEG", exif=motorola)
+        long = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0" + bytes([turn]) + bytes(7)
+        files[f"EXIF {turn} of 32 bits.JPEG"] = saved(upright, "JPEG", exif=long)
+        files[f"EXIF {turn} after padding.JPEG"] = saved(upright, "JPEG", exif=long).replace(
+            b"\xff\xe1", b"\xff\xff\xff\xe1", 1
+        )
     for name, exif in {"short": b"II*\0", "far": b"II*\0\xff\xff\xff\xff", "long": b"II*\0\x08\0\0\0\xff\xff"}.items():
         files[f"EXIF {name}.JPEG"] = saved(upright, "JPEG", exif=b"Exif\0\0" + exif)
     for size in ((1, 1), (7, 5), (31, 64)):

@@ -101,7 +101,23 @@ class _Stored:
         return np.array(np.load(self.path, mmap_mode="r")[key])
 
 
-def _load_all(groups, resize, cache):
+def load_scenes(groups, resize=None, cache=None):
+    """Decodes the images of many scenes, once; `load_pairs` and `load_photos` call it for a folder.
+
+    Args:
+        groups: the paths of each scene's images, as from `find_pairs`. A worker of several gives its share of them, say
+            `find_pairs(low, high)[strategy.share]`, and decodes no other file.
+        resize, cache: as in `load_pairs`.
+
+    Returns:
+        A list of uint8 arrays (N, H, W, 3); with a cache, of objects that are sliced like such arrays.
+
+    Raises:
+        ValueError: naming the files that are unreadable or of different sizes.
+
+    >>> [images.shape for images in load_scenes(find_pairs("pairs/low", "pairs/high")[1::2])]
+    [(2, 21, 25, 3), (2, 23, 27, 3)]
+    """
     if cache:
         Path(cache).mkdir(parents=True, exist_ok=True)
     arrays, bad = [], []
@@ -140,7 +156,7 @@ def load_pairs(folder, resize=None, cache=None):
     >>> [images.shape for images in load_pairs("pairs")[:2]]
     [(2, 20, 24, 3), (2, 21, 25, 3)]
     """
-    return _load_all(find_pairs(Path(folder) / "low", Path(folder) / "high"), resize, cache)
+    return load_scenes(find_pairs(Path(folder) / "low", Path(folder) / "high"), resize, cache)
 
 
 def load_photos(folder, resize=None, cache=None):
@@ -152,7 +168,7 @@ def load_photos(folder, resize=None, cache=None):
     >>> [images.shape for images in load_photos("pairs/high")[:2]]
     [(1, 20, 24, 3), (1, 21, 25, 3)]
     """
-    return _load_all([(path,) for path in find_images(folder).values()], resize, cache)
+    return load_scenes([(path,) for path in find_images(folder).values()], resize, cache)
 
 
 def darken(
@@ -302,11 +318,11 @@ def training_view(images, size, rng, degradation=wide_darken):
 
 
 def training_patches(
-    images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False, input_context=None
+    images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False, input_context=None, steps=None
 ):
     """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
 
-    Every epoch sees `len(images) // batch_size` batches in an order of its own. What epoch n holds depends on `seed` and n
+    Every epoch sees `steps` batches in an order of its own. What epoch n holds depends on `seed` and n
     alone, so that a run which is resumed with `first_epoch=n` sees what it would have seen.
 
     Args:
@@ -318,9 +334,9 @@ def training_patches(
         degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`; takes and returns
             (size, size, 3), uint8.
         context: if True, patches come from `training_view` with the context of the dark image.
-        input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes; then each worker makes its
-            share of every batch alone, a part for each replica, and all shares together are the batch of one process. They
-            all hold all images: the order of an epoch, in which any image may fall to any worker, is that of one process.
+        input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes. Each worker then has its own
+            `images`, each n-th of those of all, and makes of them its share of every batch, a part for each replica.
+        steps: batches an epoch, by default `len(images) // batch_size`. Workers whose images differ in number by one need it.
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
@@ -339,30 +355,30 @@ def training_patches(
         raise ValueError(
             f"The smallest image has a side of {smallest} pixels, too few for patches of {size}: use smaller patches."
         )
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(f"{len(images)} images give no batch of {batch_size}: use a batch_size from 1 to {len(images)}.")
+    workers, worker = (input_context.num_input_pipelines, input_context.input_pipeline_id) if input_context else (1, 0)
+    part = input_context.get_per_replica_batch_size(batch_size) if input_context else batch_size
+    share = batch_size // workers
+    most = len(images) // share if share > 0 else 0
+    steps = most if steps is None else steps
+    if not 1 <= steps <= most:
+        raise ValueError(f"{len(images)} images give no batch of {share}: use a batch_size from 1 to {workers * len(images)}.")
 
     def cut(epoch, indices):
-        rngs = (np.random.default_rng([seed, epoch, index]) for index in indices)
+        rngs = (np.random.default_rng([seed, epoch, index * workers + worker]) for index in indices)
         if not context:
             return np.stack([training_patch(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)])
         views = [training_view(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)]
         return tuple(np.stack(parts) for parts in zip(*views))
 
     if keras.backend.backend() == "jax":
-        return train_jax.Batches(functools.partial(_numbered_batch, cut, len(images), batch_size, seed, first_epoch))
+        return train_jax.Batches(functools.partial(_numbered_batch, cut, len(images), batch_size, steps, seed, first_epoch))
     import tensorflow as tf
 
-    part, share = batch_size, slice(None)
-    if input_context:
-        part = input_context.get_per_replica_batch_size(batch_size)
-        mine = batch_size // input_context.num_input_pipelines
-        share = slice(mine * input_context.input_pipeline_id, mine * (input_context.input_pipeline_id + 1))
-
     def batches_of_indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(images), dtype=tf.int64), [seed, epoch])
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
-        return batches.map(lambda indices: indices[share]).unbatch().batch(part).map(lambda indices: (epoch, indices))
+        indices = tf.range(len(images), dtype=tf.int64)
+        order = tf.random.experimental.stateless_shuffle(indices, [seed, epoch * workers + worker])
+        batches = tf.data.Dataset.from_tensor_slices(order[: steps * share]).batch(part, drop_remainder=True)
+        return batches.map(lambda indices: (epoch, indices))
 
     def batch(epoch, indices):
         if not context:
@@ -378,9 +394,8 @@ def training_patches(
     return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
 
 
-def _numbered_batch(cut, count, batch_size, seed, first_epoch, number):
+def _numbered_batch(cut, count, batch_size, steps, seed, first_epoch, number):
     """The batch of this number from the first epoch on, as NumPy arrays; the order is another than that of tf.data."""
-    steps = count // batch_size
     epoch, step = first_epoch + number // steps, number % steps
     order = np.random.default_rng([seed, epoch]).permutation(count)
     parts = cut(epoch, order[step * batch_size : (step + 1) * batch_size])

@@ -14,7 +14,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from retinex_keras.data import darken, load_pairs, load_photos, training_patches, whole_pairs, wide_darken
+from retinex_keras.data import (
+    darken,
+    find_images,
+    find_pairs,
+    load_pairs,
+    load_scenes,
+    training_patches,
+    whole_pairs,
+    wide_darken,
+)
 from retinex_keras.images import whole_file
 from retinex_keras.inference import load_pretrained
 from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, SimpleCNN, original_adam
@@ -77,7 +86,8 @@ def train_retinexnet(
         cache: a folder for decoded images, for sets larger than the memory.
         verbose: Keras's.
         strategy: a `tf.distribute.MirroredStrategy` or `workers.Workers`, whose replicas share each batch and get the result
-            of one process. Each worker needs the data; the chief alone writes, and all see its `out`. By default one process.
+            of one process on the same batches. Each worker decodes its own share of the files; the chief alone writes, and
+            all see its `out`. By default one process.
 
     Returns:
         The path of `retinexnet.keras`.
@@ -135,27 +145,29 @@ def train_retinexnet(
         print(f"This run is finished: {final}")
         return final
     resize = patch_size if whole else None
-    images = [pair for folder in folders for pair in load_pairs(folder, resize, cache)]
-    images = images + (load_photos(photos, resize, cache) if photos else [])
+    scenes = [pair for folder in folders for pair in find_pairs(Path(folder) / "low", Path(folder) / "high")]
+    scenes += [(photo,) for photo in find_images(photos).values()] if photos else []
+    images = load_scenes(scenes[getattr(strategy, "share", slice(None))], resize, cache)
+    steps = len(scenes) // batch_size
     held_back = load_pairs(validation, cache=cache) if validation else []
 
     def patches(first_epoch):
         degradation = wide_darken if natural else darken
         options = images, patch_size, batch_size, seed, first_epoch, degradation, natural
-        return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context))
+        return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context, steps))
 
     patches(0)  # says now what is wrong with the images
     smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
     if smallest < 11:
         raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
-    settings |= {"images": len(images), "fingerprint": _fingerprint(images)}
+    settings |= {"images": len(scenes), "fingerprint": _fingerprint(scenes)}
     if chief:
         _prepare(out, settings)
     agree(settings | {"every": every})
     shown = sorted({*range(every, epochs, every), epochs})
     options = {
         "epochs": epochs,
-        "steps_per_epoch": len(images) // batch_size,
+        "steps_per_epoch": steps,
         "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
         "validation_freq": shown,
         "shuffle": False,
@@ -254,9 +266,9 @@ def _cosine(settings):
     return lambda epoch, _: settings["learning_rate"] * (0.505 + 0.495 * math.cos(math.pi * epoch / last))
 
 
-def _fingerprint(images):
-    """A number that tells one set of images from another, from a few pixels of each."""
-    return functools.reduce(lambda crc, image: zlib.crc32(np.ascontiguousarray(image[:, ::16, ::16]), crc), images, 0)
+def _fingerprint(scenes):
+    """A number that tells one set of files from another, wherever it lies: from their names and sizes."""
+    return zlib.crc32(repr([(path.name, path.stat().st_size) for scene in scenes for path in scene]).encode())
 
 
 def _compare(out, settings):

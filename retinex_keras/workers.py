@@ -18,11 +18,17 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
         return tf.nest.map_structure(reduced, value)
 
     @property
+    def share(self):
+        """The files of a list that are this process's, each n-th for n workers: a slice."""
+        resolver = self.cluster_resolver
+        jobs = resolver.cluster_spec().as_dict()
+        workers = [(job, index) for job in ("chief", "worker") for index in range(len(jobs.get(job, [])))]
+        return slice(workers.index((resolver.task_type, resolver.task_id)), None, len(workers))
+
+    @property
     def chief(self):
         """Whether this process is the one that writes, the cluster's "chief" or its first worker."""
-        resolver = self.cluster_resolver
-        first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
-        return (resolver.task_type, resolver.task_id) == (first, 0)
+        return self.share.start == 0
 
     def agree(self, settings):
         """Raises ValueError if other workers have other settings."""

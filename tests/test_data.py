@@ -163,6 +163,27 @@ def test_no_images_are_refused():
         data.training_patches([])
 
 
+def test_each_worker_sees_its_files_alone_and_cuts_them_as_one_process_would(numbered):
+    import tensorflow as tf
+
+    def seen(worker, images, **options):
+        place = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2)
+        epochs = batches(images, 12, input_context=place, **{"batch_size": 4, "steps": 1, **options})
+        assert {len(low) for low, _ in epochs} == {2}
+        return [{int(low[0, 0, 0] * 255 + 0.5): low for low in lows} for lows, _ in epochs]
+
+    alone = [{int(low[0, 0, 0] * 255 + 0.5): low for low in lows} for lows, _ in batches(numbered, 12, batch_size=6)]
+    for worker in (0, 1):
+        shares = seen(worker, numbered[worker::2])
+        assert {image for share in shares for image in share} == set(range(worker, 6, 2))
+        for expected, share in zip(alone, shares, strict=True):
+            for image, low in share.items():
+                np.testing.assert_array_equal(low, expected[image])
+        np.testing.assert_equal(seen(worker, numbered[worker::2], first_epoch=2)[:10], shares[2:])
+    with pytest.raises(ValueError, match="3 images give no batch of 2: use a batch_size from 1 to 6"):
+        seen(0, numbered[::2], steps=0)
+
+
 def test_photos_get_dark_partners_and_mix_with_pairs(numbered):
     photos = [pair[1:] for pair in numbered[:3]]
     for low, high in batches(photos, 4):

@@ -9,8 +9,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from retinex_keras import train
 from retinex_keras.cli import main
+from retinex_keras.data import training_patches
 from retinex_keras.inference import load_pretrained
 from retinex_keras.train import train_retinexnet
 
@@ -57,10 +60,22 @@ def log(run, phase):
         return [{key: float(value or "nan") for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path):
+def patches_of_workers(images, size, batch_size, seed, first_epoch, degradation, context, _, steps):
+    """The global batches of two workers, in one process."""
+    shares = []
+    for worker in range(2):
+        place = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2)
+        mine = images[worker::2]
+        shares.append(training_patches(mine, size, batch_size, seed, first_epoch, degradation, context, place, steps))
+    return tf.data.Dataset.zip(*shares).map(lambda *shares: tuple(tf.concat(sides, 0) for sides in zip(*shares)))
+
+
+def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path, monkeypatch):
     pairs, validation, alone, run = make_pairs("pairs", 9), make_pairs("validation", 1), tmp_path / "alone", tmp_path / "run"
     options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
-    train_retinexnet(pairs, alone, validation=validation, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "training_patches", patches_of_workers)
+        train_retinexnet(pairs, alone, validation=validation, **options)
 
     def start():
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]

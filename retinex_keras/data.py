@@ -274,12 +274,33 @@ def wide_darken(image, rng):
     return darken(image, rng, exposure=(0.008, 1.0), white_balance=(0.8, 1.25), **ranges)
 
 
+def evened(image, mean):
+    """Brings an image's exposure half way to a mean luma of 0.47, by a tone curve that leaves black and white alone.
+
+    How bright a scene was photographed can hardly be told from its dark image: a network that is to hit it learns its
+    training scenes by heart, and guesses at all others.
+
+    Args:
+        image: uint8 of any shape.
+        mean: its mean luma, in [0, 1], or that of the whole that it was cut from.
+
+    Returns:
+        uint8 of the same shape.
+
+    >>> evened(np.array([0, 51, 255], "uint8"), mean=0.2)
+    array([  0,  78, 255], dtype=uint8)
+    """
+    power = 0.5 + 0.5 * np.log(0.47) / np.log(np.clip(mean, 0.02, 0.98))
+    return to_uint8(np.linspace(0, 1, 256) ** power)[image]
+
+
 def training_view(images, size, rng, degradation=wide_darken):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side and as often as not all of it, stands for the whole image. Of a pair the
     dark image is taken eight times in ten, in two of these brighter or darker than it is; else, and of a photo, the well-lit
-    image is darkened by `degradation`, or, one time in ten, left alone: what is bright already is to stay as it is.
+    image is darkened by `degradation`. The well-lit image is `evened`. One time in ten it is both sides, as it is: what is
+    bright already is to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
@@ -313,6 +334,8 @@ def training_view(images, size, rng, degradation=wide_darken):
         low = degradation(high, rng)
     else:
         low = high
+    if low is not high:
+        high = evened(high, high[size**2 :].mean((0, 1)) @ np.array([0.299, 0.587, 0.114]) / 255)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 

@@ -232,8 +232,9 @@ def test_darkening_is_seeded():
     assert not np.array_equal(data.darken(GREY, 5), data.darken(GREY, 6))
 
 
-def test_a_view_is_a_patch_with_the_context_of_a_part_around_it():
+def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     """The pixels of a synthetic scene tell where they were taken from."""
+    monkeypatch.setattr(data, "evened", lambda image, mean: image)
     rows, columns = np.mgrid[:100, :120].astype("uint8")
     high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
     scene = np.stack([high // 2, high])
@@ -252,6 +253,20 @@ def test_a_view_is_a_patch_with_the_context_of_a_part_around_it():
             assert 60 <= sorted(extent)[1] + 1 <= 120
     assert set(kinds) == {1, 2, 4, "exposed"}
     assert kinds.count(2) > kinds.count("exposed") > 0
+
+
+def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():
+    scene = np.stack([np.full((40, 40, 3), 20, "uint8"), np.full((40, 40, 3), 60, "uint8")])
+    half_way = round(255 * np.sqrt(60 / 255 * 0.47))
+    views = [data.training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(60)]
+    assert {(int(high.min()), int(high.max())) for low, high in views} == {(half_way, half_way), (60, 60)}
+    for low, high in views:
+        assert (high.max() == 60) == np.array_equal(low, high)  # what is bright enough stays as it is
+    values = np.arange(256, dtype="uint8")
+    np.testing.assert_array_equal(data.evened(values, 0.47), values)
+    assert data.evened(values, 0.9).mean() < values.mean() < data.evened(values, 0.2).mean()
+    for mean in (0, 1):
+        assert list(data.evened(values, mean)[[0, 255]]) == [0, 255]
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):

@@ -116,7 +116,7 @@ def load_scenes(groups, resize=None, cache=None):
         ValueError: naming the files that are unreadable or of different sizes.
 
     >>> [images.shape for images in load_scenes(find_pairs("pairs/low", "pairs/high")[1::2])]
-    [(2, 21, 25, 3), (2, 23, 27, 3)]
+    [(2, 21, 25, 3), (2, 20, 25, 3)]
     """
     if cache:
         Path(cache).mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,7 @@ def load_scenes(groups, resize=None, cache=None):
         A list of uint8 arrays (N, H, W, 3); with a cache, of objects that are sliced like such arrays.
 
     Raises:
-        ValueError: naming the files that are unreadable or of different sizes.
+        FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes.
 
     >>> [images.shape for images in load_scenes(find_pairs("pairs/low", "pairs/high")[1::2])]
     [(2, 21, 25, 3), (2, 20, 25, 3)]
@@ -121,6 +121,7 @@ def load_scenes(groups, resize=None, cache=None):
     if cache:
         Path(cache).mkdir(parents=True, exist_ok=True)
     arrays, bad = [], []
+    groups = [[Path(path) for path in group] for group in groups]
     for group in tqdm(groups, "decoding", unit="image", leave=False, disable=None):
         try:
             if not cache:
@@ -345,11 +346,11 @@ def training_patches(
 ):
     """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
 
-    Every epoch sees `steps` batches in an order of its own. What epoch n holds depends on `seed` and n
+    Every epoch sees `steps` batches in an order of its own. What epoch n holds depends on `seed`, n and the number of workers
     alone, so that a run which is resumed with `first_epoch=n` sees what it would have seen.
 
     Args:
-        images: from `load_pairs`, `load_photos`, or the two lists joined.
+        images: from `load_pairs`, `load_photos`, or the two lists joined; from `load_scenes`.
         size: side of the patches in pixels.
         batch_size: patches a batch.
         seed: an integer of at least 0.
@@ -359,11 +360,12 @@ def training_patches(
         context: if True, patches come from `training_view` with the context of the dark image.
         input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes. Each worker then has its own
             `images`, each n-th of those of all, and makes of them its share of every batch, a part for each replica.
-        steps: batches an epoch, by default `len(images) // batch_size`. Workers whose images differ in number by one need it.
+        steps: batches an epoch, by default as many as the images give. Workers whose images differ in number by one need it.
 
     Returns:
         A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
-        `((low, context), high)`, the context (batch_size, 128, 128, 3). On JAX, a `keras.utils.PyDataset` of the same.
+        `((low, context), high)`, the context (batch_size, 128, 128, 3). On JAX, a `keras.utils.PyDataset` of the same. With
+        an `input_context`, these are a replica's part of a batch.
 
     Raises:
         ValueError: if an image is smaller than a patch, there are fewer images than a batch takes, or a batch has no equal
@@ -383,8 +385,10 @@ def training_patches(
     share = batch_size // workers
     most = len(images) // share if share > 0 else 0
     steps = most if steps is None else steps
-    if not 1 <= steps <= most:
+    if not most:
         raise ValueError(f"{len(images)} images give no batch of {share}: use a batch_size from 1 to {workers * len(images)}.")
+    if not 1 <= steps <= most:
+        raise ValueError(f"{len(images)} images give 1 to {most} batches of {share}. Received steps={steps}.")
 
     def cut(epoch, indices):
         rngs = (np.random.default_rng([seed, epoch, index * workers + worker]) for index in indices)

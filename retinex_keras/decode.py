@@ -61,7 +61,8 @@ def decode(contents, max_pixels):
         entries = at + number(at + 4, 4, little)
         entries += 2 + 12 * tf.range(number(entries, 2, little))
         kind = number(entries + 2, 2, little)
-        is_orientation = (number(entries, 2, little) == 0x112) & ((kind == 3) | (kind == 4))  # 16 or 32 bits
+        one_integer = (number(entries + 4, 4, little) == 1) & ((kind == 3) | (kind == 4))  # of 16 or 32 bits
+        is_orientation = (number(entries, 2, little) == 0x112) & one_integer
         values = tf.where(kind == 3, number(entries + 8, 2, little), number(entries + 8, 4, little))
         values = tf.boolean_mask(values, is_orientation)
         turn = tf.concat([[1], values], 0)[-1] - 1

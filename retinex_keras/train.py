@@ -1,8 +1,10 @@
 """The two phases of training: Decom-Net, then Enhance-Net on what it makes; a killed run goes on where it was."""
 
+import contextlib
 import csv
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -83,7 +85,7 @@ def train_retinexnet(
         seed: of the initial weights, the order and the patches.
         every: epochs between two validations and samples.
         filters: channels of the inner layers of new networks, by default 64 (natural: 32, at its finest level).
-        cache: a folder for decoded images, for sets larger than the memory.
+        cache: a folder for decoded images, for sets larger than the memory; each machine has its own.
         verbose: Keras's.
         strategy: a `tf.distribute.MirroredStrategy` or `workers.Workers`, whose replicas share each batch and get the result
             of one process on the same batches. Each worker decodes its own share of the files; the chief alone writes, and
@@ -133,7 +135,7 @@ def train_retinexnet(
     if not folders and photos is None:
         raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
     counts = settings | {"every": every}
-    for name in ("epochs", "every", "filters", "patch_size", "decay_epoch"):
+    for name in ("epochs", "every", "filters", "batch_size", "patch_size", "decay_epoch"):
         if counts[name] < 1:
             raise ValueError(f"{name} is at least 1. Received {name}={counts[name]}.")
     if not 0 <= seed < 2**31 or not learning_rate > 0:
@@ -147,23 +149,32 @@ def train_retinexnet(
     resize = patch_size if whole else None
     scenes = [pair for folder in folders for pair in find_pairs(Path(folder) / "low", Path(folder) / "high")]
     scenes += [(photo,) for photo in find_images(photos).values()] if photos else []
-    images = load_scenes(scenes[getattr(strategy, "share", slice(None))], resize, cache)
     steps = len(scenes) // batch_size
-    held_back = load_pairs(validation, cache=cache) if validation else []
+    if not steps:
+        raise ValueError(f"{len(scenes)} images give no batch of {batch_size}: use a batch_size from 1 to {len(scenes)}.")
 
     def patches(first_epoch):
         degradation = wide_darken if natural else darken
         options = images, patch_size, batch_size, seed, first_epoch, degradation, natural
         return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context, steps))
 
-    patches(0)  # says now what is wrong with the images
+    try:
+        images = load_scenes(scenes[getattr(strategy, "share", slice(None))], resize, cache)
+        patches(0)  # says now what is wrong with them
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            agree({"readable images": False})  # the other workers, who do not see these files, end too
+        raise
+    agree({"readable images": True})
+    held_back = load_pairs(validation, cache=cache) if validation else []
+
     smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
     if smallest < 11:
         raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
     settings |= {"images": len(scenes), "fingerprint": _fingerprint(scenes)}
+    agree(settings | {"every": every})
     if chief:
         _prepare(out, settings)
-    agree(settings | {"every": every})
     shown = sorted({*range(every, epochs, every), epochs})
     options = {
         "epochs": epochs,
@@ -174,10 +185,11 @@ def train_retinexnet(
         "verbose": verbose,
     }
     schedule = keras.callbacks.LearningRateScheduler(_cosine(settings) if natural else _schedule(settings))
-    examples = [pair[:, :1024, :1024] for pair in held_back or images if len(pair) == 2][:4]
+    shown_pairs = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
+    examples = [pair[:, :1024, :1024] for pair in shown_pairs]
 
     def fit(network, name, model, pictures):
-        samples = _Samples(out, name, shown, examples if chief else [], functools.partial(pictures, model))
+        samples = _Samples(out, name, shown, examples, functools.partial(pictures, model))
         _fit_phase(network, out, name, patches, strategy, schedule, samples, options)
 
     keras.utils.set_random_seed(seed)
@@ -267,8 +279,14 @@ def _cosine(settings):
 
 
 def _fingerprint(scenes):
-    """A number that tells one set of files from another, wherever it lies: from their names and sizes."""
-    return zlib.crc32(repr([(path.name, path.stat().st_size) for scene in scenes for path in scene]).encode())
+    """A number that tells one set of files from another, wherever it lies: from their names, sizes and last bytes."""
+    crc = 0
+    for path in itertools.chain(*scenes):
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4096))
+            crc = zlib.crc32(f"{path.name} {size}".encode() + file.read(), crc)
+    return crc
 
 
 def _compare(out, settings):

@@ -22,8 +22,11 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
         """The files of a list that are this process's, each n-th for n workers: a slice."""
         resolver = self.cluster_resolver
         jobs = resolver.cluster_spec().as_dict()
-        workers = [(job, index) for job in ("chief", "worker") for index in range(len(jobs.get(job, [])))]
-        return slice(workers.index((resolver.task_type, resolver.task_id)), None, len(workers))
+        if resolver.task_type not in (None, "chief", "worker"):
+            raise ValueError(f"TF_CONFIG makes this process a {resolver.task_type!r}; those who train are chief or worker.")
+        chiefs, workers = (len(jobs.get(job, [])) for job in ("chief", "worker"))
+        start = (resolver.task_id or 0) + (chiefs if resolver.task_type == "worker" else 0)
+        return slice(start, None, max(1, chiefs + workers))
 
     @property
     def chief(self):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from retinex_keras import data
@@ -163,25 +164,62 @@ def test_no_images_are_refused():
         data.training_patches([])
 
 
+def place(worker, workers=2, replicas=2):
+    return tf.distribute.InputContext(workers, worker, replicas)
+
+
+def named(lows):
+    """The dark patches of a batch by the number of their image."""
+    return {int(low[0, 0, 0] * 255 + 0.5): low for low in lows}
+
+
 def test_each_worker_sees_its_files_alone_and_cuts_them_as_one_process_would(numbered):
-    import tensorflow as tf
-
-    def seen(worker, images, **options):
-        place = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2)
-        epochs = batches(images, 12, input_context=place, **{"batch_size": 4, "steps": 1, **options})
-        assert {len(low) for low, _ in epochs} == {2}
-        return [{int(low[0, 0, 0] * 255 + 0.5): low for low in lows} for lows, _ in epochs]
-
-    alone = [{int(low[0, 0, 0] * 255 + 0.5): low for low in lows} for lows, _ in batches(numbered, 12, batch_size=6)]
+    alone = [named(lows) for lows, _ in batches(numbered, 12, batch_size=6)]
     for worker in (0, 1):
-        shares = seen(worker, numbered[worker::2])
-        assert {image for share in shares for image in share} == set(range(worker, 6, 2))
+        mine = {"images": numbered[worker::2], "batch_size": 4, "input_context": place(worker), "steps": 1}
+        shares = [named(lows) for lows, _ in batches(count=12, **mine)]
+        assert {len(share) for share in shares} == {2}
+        assert {image for share in shares for image in share} == {worker, worker + 2, worker + 4}
         for expected, share in zip(alone, shares, strict=True):
             for image, low in share.items():
                 np.testing.assert_array_equal(low, expected[image])
-        np.testing.assert_equal(seen(worker, numbered[worker::2], first_epoch=2)[:10], shares[2:])
-    with pytest.raises(ValueError, match="3 images give no batch of 2: use a batch_size from 1 to 6"):
-        seen(0, numbered[::2], steps=0)
+        np.testing.assert_equal([named(lows) for lows, _ in batches(count=10, **mine, first_epoch=2)], shares[2:])
+
+
+def test_shares_of_unequal_length_give_epochs_of_one_length(numbered):
+    """Five images of two workers, with batches of two: two steps an epoch, each image once at most."""
+    for worker, count in ((0, 3), (1, 2)):
+        mine = numbered[worker:5:2]
+        assert len(mine) == count
+        lows = [low for low, _ in batches(mine, 6, batch_size=2, input_context=place(worker), steps=2)]
+        for epoch in range(3):
+            images = [image for low in lows[2 * epoch : 2 * epoch + 2] for image in named(low)]
+            assert len(set(images)) == 2
+
+
+def test_replicas_of_one_worker_share_the_batches_of_one_process(numbered):
+    whole = batches(numbered, 4, batch_size=4)
+    parts = batches(numbered, 8, batch_size=4, input_context=place(0, workers=1))
+    joined = [tuple(map(np.concatenate, zip(*parts[i : i + 2]))) for i in range(0, 8, 2)]
+    assert same(whole, joined)
+
+
+def test_a_worker_opens_no_file_of_the_others(make_pairs):
+    folder = make_pairs("pairs")
+    pairs = data.find_pairs(folder / "low", folder / "high")
+    expected = data.load_scenes(pairs)[1::2]
+    for low, _ in pairs[::2]:
+        low.write_bytes(b"junk")
+    assert same(data.load_scenes(pairs[1::2]), expected)
+    with pytest.raises(ValueError, match="3 of 5 cannot be used"):
+        data.load_scenes(pairs)
+
+
+def test_steps_beyond_the_images_are_refused(numbered):
+    with pytest.raises(ValueError, match="6 images give 1 to 3 batches of 2. Received steps=4"):
+        batches(numbered, 1, steps=4)
+    with pytest.raises(ValueError, match="3 images give no batch of 4: use a batch_size from 1 to 6"):
+        batches(numbered[::2], 1, batch_size=8, input_context=place(0))
 
 
 def test_photos_get_dark_partners_and_mix_with_pairs(numbered):

@@ -1,11 +1,13 @@
 """Training on several devices and machines: real processes on loopback, and two logical devices of one process."""
 
 import csv
+import itertools
 import signal
 import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from retinex_keras.cli import main
 from retinex_keras.data import training_patches
 from retinex_keras.inference import load_pretrained
 from retinex_keras.train import train_retinexnet
+from retinex_keras.workers import Workers
 
 # The reader's own `fit` of the natural networks, alone and on two devices: nested elements, clipped gradients, validation.
 FIT = """
@@ -112,6 +115,22 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
     models = (load_pretrained(folder / "retinexnet.keras").get_weights() for folder in (alone, run))
     for expected, weight in zip(*models, strict=True):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+
+
+def test_every_file_is_one_workers():
+    def share(task_type, task_id, **jobs):
+        cluster = tf.train.ClusterSpec({job: [f"host:{i}" for i in range(count)] for job, count in jobs.items()})
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, task_type=task_type, task_id=task_id)
+        return Workers.share.fget(types.SimpleNamespace(cluster_resolver=resolver))
+
+    tasks = [("chief", 0), ("worker", 0), ("worker", 1)]
+    parts = [range(10)[share(*task, chief=1, worker=2)] for task in tasks]
+    assert sorted(itertools.chain(*parts)) == list(range(10))
+    assert [part[0] for part in parts] == [0, 1, 2]
+    assert list(range(5)[share("worker", 1, worker=2)]) == [1, 3]
+    assert range(5)[share(None, None)] == range(5)  # no cluster
+    with pytest.raises(ValueError, match="'evaluator'; those who train are chief or worker"):
+        share("evaluator", 0, worker=1, evaluator=1)
 
 
 def test_an_index_that_is_no_workers_is_refused(tmp_path, capsys):

@@ -73,6 +73,17 @@ def patches_of_workers(images, size, batch_size, seed, first_epoch, degradation,
     return tf.data.Dataset.zip(*shares).map(lambda *shares: tuple(tf.concat(sides, 0) for sides in zip(*shares)))
 
 
+def start(command):
+    """Two workers that run `retinex train`, on ports of loopback that are free."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    workers = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+    for listener in listeners:
+        listener.close()
+    command = [sys.executable, "-m", "retinex_keras.cli", "train", *command, "--workers", workers]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, "--index", index], **pipes) for index in "01"]
+
+
 def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path, monkeypatch):
     pairs, validation, alone, run = make_pairs("pairs", 9), make_pairs("validation", 1), tmp_path / "alone", tmp_path / "run"
     options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
@@ -80,24 +91,9 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
         patch.setattr(train, "training_patches", patches_of_workers)
         train_retinexnet(pairs, alone, validation=validation, **options)
 
-    def start():
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        workers = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
-        for listener in listeners:
-            listener.close()
-        command = [sys.executable, "-m", "retinex_keras.cli", "train", pairs, "--out", run]
-        command += ["--validation", validation, "--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4"]
-        return [
-            subprocess.Popen(
-                [*command, "--workers", workers, "--index", index],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for index in "01"
-        ]
-
-    first, second = start()
+    command = [pairs, "--out", run, "--validation", validation]
+    command += ["--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4"]
+    first, second = start(command)
     while first.poll() is None and not list(run.glob("decom-*.weights.h5")):
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
@@ -105,7 +101,7 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
     second.communicate()
     assert first.returncode, "it went on alone"
     assert not (run / "retinexnet.keras").exists()
-    for process in start():
+    for process in start(command):
         _, message = process.communicate()
         assert process.returncode == 0, message
 
@@ -115,6 +111,16 @@ def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pair
     models = (load_pretrained(folder / "retinexnet.keras").get_weights() for folder in (alone, run))
     for expected, weight in zip(*models, strict=True):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+
+
+def test_no_worker_waits_for_one_whose_files_are_bad(make_pairs, tmp_path):
+    pairs = make_pairs("pairs")
+    (pairs / "low" / "scene.1.png").write_bytes(b"junk")
+    first, second = start([pairs, "--out", tmp_path / "run", "--batch-size=2", "--patch-size=16"])
+    assert "differ in one of readable images" in first.communicate(timeout=120)[1]
+    assert "scene.1.png is not an image" in second.communicate(timeout=120)[1]
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_file_is_one_workers():

@@ -127,26 +127,31 @@ def _enhanced_in_tiles(network, model, image, top_value):
     values = tf.constant(to_float(np.arange(65536, dtype="uint16")))  # a table: graphs may divide by other roundings
     image, grid = image[None], model.grid
     size = tf.shape(image)[1:3]
-    step = -(-size // (-(-size // TILES[model.natural]) * grid)) * grid
-    counts = -(-size // step)
+    padded = size + -size % grid
+    inner = tf.maximum(padded - 2 * model.halo, 1)
+    step = -(-inner // (-(-inner // TILES[model.natural]) * grid)) * grid
+    counts = -(-inner // step)
+    window = tf.minimum(step + 2 * model.halo, padded)
     context = tf.gather(values, tf.cast(_context(image), tf.int32))
 
     def tile(index):
-        start = tf.stack([index // counts[1], index % counts[1]]) * step
-        first = tf.maximum(start - model.halo, 0)
-        last = tf.minimum(start + step + model.halo, size + -size % grid)
-        seen = (tf.minimum(tf.range(first[axis], last[axis]), size[axis] - 1) for axis in (0, 1))
+        first = tf.minimum(tf.stack([index // counts[1], index % counts[1]]) * step, padded - window)
+        seen = (tf.minimum(tf.range(first[axis], first[axis] + window[axis]), size[axis] - 1) for axis in (0, 1))
         pixels = tf.gather(values, tf.cast(_taken(image, *seen), tf.int32))
-        enhanced = network(pixels, context)["enhanced"]
-        (top, left), (height, width) = tf.unstack(start - first), tf.unstack(tf.minimum(step, size - start))
-        enhanced = tf.cast(tf.round(enhanced[0, top : top + height, left : left + width] * top_value), tf.uint16)
-        return tf.image.pad_to_bounding_box(enhanced, 0, 0, step[0], step[1])  # tiles at the end are smaller
+        return tf.cast(tf.round(network(pixels, context)["enhanced"][0] * top_value), tf.uint16)
+
+    def positions(axis):
+        """Where the image's rows or columns are in the windows, one after the other."""
+        pixel = tf.range(size[axis])
+        index = tf.clip_by_value((pixel - model.halo) // step[axis], 0, counts[axis] - 1)
+        first = tf.minimum(index * step[axis], padded[axis] - window[axis])
+        return index * window[axis] + pixel - first
 
     spec = tf.TensorSpec([None, None, 3], tf.uint16)
-    tiles = tf.map_fn(tile, tf.range(counts[0] * counts[1]), fn_output_signature=spec, parallel_iterations=1)
-    tiles = tf.reshape(tiles, tf.concat([counts, step, [3]], 0))  # (rows, columns, height, width, 3)
-    whole = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3, 4]), tf.concat([counts * step, [3]], 0))
-    return whole[: size[0], : size[1]]
+    windows = tf.map_fn(tile, tf.range(counts[0] * counts[1]), fn_output_signature=spec, parallel_iterations=1)
+    windows = tf.reshape(windows, tf.concat([counts, window, [3]], 0))  # (rows, columns, height, width, 3)
+    windows = tf.reshape(tf.transpose(windows, [0, 2, 1, 3, 4]), tf.concat([[1], counts * window, [3]], 0))
+    return _taken(windows, positions(0), positions(1))[0]
 
 
 def _write_warmup(folder):

@@ -26,8 +26,8 @@ from retinex_keras.images import (
 from retinex_keras.models import RetinexNet, SimpleCNN
 
 # The largest height and width of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks
-# and three of the paper's; 100 megapixels take 1.9 GiB above the process with the natural networks, 2.5 with the paper's.
-TILES = {False: (1080, 640), True: (2048, 2048)}
+# and three of the paper's, and 100 megapixels take less than 2 GiB above the process.
+TILES = {False: (1016, 640), True: (2048, 2048)}
 
 
 def load_pretrained(weights="natural", denoise=None):
@@ -106,7 +106,8 @@ def decompose(image, model="natural", tile=None):
     Args:
         image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
-        tile: the largest side of a tile in pixels, a multiple of 8; by default those of `TILES`.
+        tile: the largest side of a tile in pixels, a multiple of 8; by default those of `TILES`. Those at the image's border
+            are larger, by as much as the networks see around the others.
 
     Returns:
         A dict of float32 arrays, as `RetinexNet` returns them: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and
@@ -160,8 +161,8 @@ def enhance(image, model="natural"):
 def _tiles(image, model, tile=None, *names):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
-    Only a tile is held as floats. The tiles are of about one size. What lies beyond the image, up to a multiple of the grid,
-    repeats its border. Of the model's outputs those of the names are computed, or all.
+    Only a tile and what the network sees around it are held as floats. What lies beyond the image, up to a multiple of the
+    grid, repeats its border. Of the model's outputs those of the names are computed, or all.
     """
     model = _model(model)
     graph, halo, grid = _graph(model, *names), model.halo, model.grid
@@ -172,27 +173,37 @@ def _tiles(image, model, tile=None, *names):
     def pixels(part):
         return (part.astype("float32", copy=False) if part.dtype.kind == "f" else to_float(part))[None]
 
-    def spans(size, largest):
-        """Along one axis: where each tile is, where in what the network sees it begins, that, and how far it is beyond."""
-        count = -(-size // largest)
-        step = -(-size // (count * grid)) * grid
-        for start in range(0, size, step):
-            first, last = max(start - halo, 0), min(start + step + halo, size + -size % grid)
-            yield slice(start, min(start + step, size)), start - first, slice(first, last), (0, max(last - size, 0))
-
     rows, columns = (context_indices(side) for side in image.shape[:2])
     context = pixels(image[rows[:, None], columns])
-    for rows, above, seen_rows, below in spans(image.shape[0], tile_height):
-        for columns, before, seen_columns, after in spans(image.shape[1], tile_width):
-            height, width = rows.stop - rows.start, columns.stop - columns.start
+    for rows, seen_rows in _spans(image.shape[0], tile_height, halo, grid):
+        for columns, seen_columns in _spans(image.shape[1], tile_width, halo, grid):
             seen = image[seen_rows, seen_columns]
-            if any(below + after):
-                seen = np.pad(seen, (below, after, (0, 0)), "edge")
+            beyond = [(0, span.stop - span.start - side) for span, side in zip((seen_rows, seen_columns), seen.shape)]
+            if any(sum(beyond, ())):
+                seen = np.pad(seen, (*beyond, (0, 0)), "edge")
             parts = graph(pixels(seen), context)
+            above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
+            height, width = rows.stop - rows.start, columns.stop - columns.start
             inner = 0, slice(above, above + height), slice(before, before + width)
             parts = {name: np.asarray(values)[inner] for name, values in parts.items()}
             yield rows, columns, parts
             del parts
+
+
+def _spans(size, tile, halo, grid):
+    """Yields along one axis, as slices, each tile and what the network sees of the image, on its grid, to compute it.
+
+    All see equally much, since memory grows with each size that a network meets: the first and the last tile are larger by
+    the halo that they do not need at the image's border.
+    """
+    padded = size + -size % grid
+    inner = max(padded - 2 * halo, 1)
+    step = -(-inner // (-(-inner // tile) * grid)) * grid
+    count = -(-inner // step)
+    for i in range(count):
+        first = min(i * step, max(padded - step - 2 * halo, 0))
+        start, stop = i * step + halo if i else 0, (i + 1) * step + halo if i + 1 < count else size
+        yield slice(start, stop), slice(first, min(first + step + 2 * halo, padded))
 
 
 def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pixels=MAX_PIXELS):
@@ -261,7 +272,9 @@ def enhance_files(targets, model, quality, max_pixels):
             path, reading = readings.popleft()
             try:
                 image, extras = reading.result()
-                writings.append((path, pool.submit(write, path, enhance(image, model), extras)))
+                picture = enhance(image, model)
+                del image, reading  # a large image need not be held while its result is encoded
+                writings.append((path, pool.submit(write, path, picture, extras)))
             except (ValueError, OSError) as error:
                 bad.append((path, str(error)))
             if len(writings) > 2:

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, strategies
 from PIL import Image
 
 from retinex_keras.images import read_image, to_uint8
-from retinex_keras.inference import decompose, enhance, load_pretrained
+from retinex_keras.inference import _spans, decompose, enhance, load_pretrained
 from retinex_keras.models import EnhanceNet
 
 
@@ -17,6 +18,26 @@ def test_tiled_is_whole_to_the_bit(seeded, random, height, width):
     for tile in (32, 72):
         for name, values in decompose(image, seeded, tile=tile).items():
             np.testing.assert_array_equal(values, whole[name], err_msg=name)
+
+
+@given(
+    size=strategies.integers(1, 3000),
+    tile=strategies.integers(1, 90).map(lambda n: n * 8),
+    halo=strategies.integers(0, 20).map(lambda n: n * 8),
+    grid=strategies.sampled_from([1, 8]),
+)
+def test_the_tiles_cover_an_axis_once_and_see_equally_much_of_it(size, tile, halo, grid):
+    tiles, seen = zip(*_spans(size, tile, halo, grid), strict=True)
+    assert [i for span in tiles for i in range(size)[span]] == list(range(size))
+    assert len({span.stop - span.start for span in seen}) == 1
+    end = size + -size % grid
+    for inner, outer in zip(tiles, seen, strict=True):
+        assert outer.start % grid == outer.stop % grid == 0
+        assert outer.start >= 0
+        assert outer.stop <= end
+        assert outer.start == 0 or inner.start - outer.start >= halo
+        assert outer.stop == end or outer.stop - inner.stop >= halo
+        assert outer.stop - outer.start <= tile + 2 * halo
 
 
 def test_sizes_on_the_grid_are_the_bare_network(tiny, random):

@@ -200,12 +200,14 @@ class EnhanceNet(keras.Model):
             height, width = ops.shape(skip)[1:3]
             x = layer(self.double(x)[:, :height, :width]) + skip  # the skip's size
             decoded.append(x)
-        # The 1x1 convolution of the levels, enlarged and concatenated, is the sum of one of each, which costs less before
-        # it is enlarged, in time and memory.
+        # What follows is linear: a 1x1 convolution of the levels, enlarged and concatenated, and a 3x3 one to one channel. The
+        # nine summands of the latter are taken of each level before it is enlarged, which costs less time and memory.
+        taps = ops.reshape(ops.transpose(self.output_conv.kernel, (2, 0, 1, 3)), (self.filters, 9))
         kernels = ops.split(self.fusion.kernel, 3, axis=2)
-        coarse, middle, fine = [ops.conv(level, kernel) for level, kernel in zip(decoded, kernels)]
-        x = _enlarge(coarse, (height, width)) + _enlarge(middle, (height, width)) + fine + self.fusion.bias
-        return ops.cast(self.output_conv(x), "float32")
+        coarse, middle, fine = [ops.conv(level, ops.matmul(kernel, taps)) for level, kernel in zip(decoded, kernels)]
+        x = _enlarge(coarse, (height, width)) + _enlarge(middle, (height, width)) + fine + ops.matmul(self.fusion.bias, taps)
+        x = ops.conv(x, ops.reshape(ops.eye(9, dtype=x.dtype), (3, 3, 9, 1)), padding="same") + self.output_conv.bias
+        return ops.cast(x, "float32")
 
     def compute_losses(self, low, high, training):
         """The terms of `losses.adjustment_losses` for a batch of pairs; and the enhanced images."""
@@ -344,9 +346,11 @@ class RetinexNet(keras.Model):
 
     def _padded(self, image):
         """The image with its border repeated, to sides that the networks halve without a rest."""
-        sides = ops.shape(image)[1:3]
-        wanted = [(side + self.grid - 1) // self.grid * self.grid for side in sides]
-        return _taken(image, [ops.minimum(ops.arange(size), side - 1) for size, side in zip(wanted, sides)])
+        for axis in (1, 2):
+            copies = [1, 1, 1, 1]
+            copies[axis] = self.grid - 1 - (ops.shape(image)[axis] - 1) % self.grid  # ONNX knows no other modulo
+            image = ops.concatenate([image, ops.tile(ops.take(image, [-1], axis), copies)], axis)
+        return image
 
     def compute_losses(self, low, high, training):
         """All terms of both networks for a batch of pairs, "loss" the sum of both losses; and the enhanced images."""

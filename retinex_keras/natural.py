@@ -179,11 +179,13 @@ class NaturalEnhanceNet(keras.Model):
             x = _depth_to_space(up(x), 2) + skips.pop()
             x = x + second(first(x))
         x = ops.cast(self.head(x), "float32")
-        smooth = _double(x[..., :4] + self.balance(vector)[:, None, None])  # (B, H, W, 4)
-        gain, colour = smooth[..., :1], smooth[..., 1:]
+        gain, colour, detail = ops.split(x, [1, 4], axis=-1)
+        balance = self.balance(vector)[:, None, None]
+        colour = colour + balance[..., 1:]
         colour = colour - ops.mean(colour, axis=-1, keepdims=True)  # brightness is the illumination's
         reflectance, illumination = ops.cast(reflectance, "float32"), ops.cast(illumination, "float32")
-        return reflectance * ops.exp(colour) + _depth_to_space(x[..., 4:], 2), illumination * ops.exp(gain)
+        restored = reflectance * ops.exp(_double(colour)) + _depth_to_space(detail, 2)
+        return restored, illumination * ops.exp(_double(gain + balance[..., :1]))
 
     def _condensed(self, context):
         """(B, 128, 128, 3) -> (B, 4 * context_filters)."""

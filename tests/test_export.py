@@ -14,7 +14,7 @@ from retinex_keras.export import export_onnx, export_savedmodel
 from retinex_keras.images import read_image
 from retinex_keras.inference import decompose, enhance
 
-SIZES = [(1, 1), (13, 17), (24, 16), (9, 1930)]  # the last has several tiles
+SIZES = [(1, 1), (13, 17), (24, 16), (1100, 9), (9, 2400)]  # the last two have several tiles
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,9 @@ def test_onnx_gives_what_the_model_gives(exports, version, tmp_path, random):
         expected = model(image)
         assert set(names) == set(expected)
         for name, value in zip(names, session.run(None, {"image": image})):
-            np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
+            error = np.abs(value - expected[name])  # what is denoised is thresholded: a rounding may keep a coefficient
+            assert error.max() < (1e-3 if name in ("enhanced", "restored_reflectance") else 1e-5), name
+            assert error.mean() < 1e-5, name
 
 
 def test_a_version_that_exists_is_refused_and_settings_are_kept(exports):

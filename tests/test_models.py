@@ -79,6 +79,7 @@ def test_enlarging_follows_tensorflow_1_at_every_size(random):
 
 @pytest.mark.parametrize(("policy", "jit_compile"), [("float32", True), ("mixed_float16", False), ("mixed_bfloat16", True)])
 def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
+    keras.utils.set_random_seed(0)  # of a few filters all may be dead
     low, high = (random.random((2, 13, 17, 3), dtype="float32") for _ in range(2))
     model = RetinexNet(DecomNet(4, 1, dtype=policy), EnhanceNet(4, dtype=policy), dtype=policy)
     model.build((None, None, None, 3))

@@ -258,6 +258,16 @@ def _enlarge(x, size):
     return x
 
 
+def _after(first, x):
+    """x, but not before the first is computed. Else TensorFlow works on both side by side, which takes more memory."""
+    if keras.backend.backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    with tf.control_dependencies([first]):
+        return tf.identity(x)
+
+
 def _taken(image, indices):
     """The rows and columns of (B, H, W, C) at the indices."""
     for axis, index in zip((1, 2), indices):
@@ -320,7 +330,7 @@ class RetinexNet(keras.Model):
             return self._natural(image, context, training)
         reflectance, illumination = self.decom_net(image, training=training)
         adjusted = self.enhance_net(reflectance, illumination, training=training)
-        restored = self.denoise(reflectance, illumination)
+        restored = self.denoise(_after(adjusted, reflectance), illumination)
         return {
             "enhanced": ops.clip(restored * adjusted, 0.0, 1.0),
             "reflectance": reflectance,

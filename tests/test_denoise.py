@@ -128,6 +128,21 @@ def test_the_model_denoises_the_picture_and_nothing_else(random):
     assert {k: float(v) for k, v in terms.items()} == {k: float(v) for k, v in plain_terms.items()}
 
 
+def test_denoising_waits_for_the_adjustment_so_that_memory_does_not_depend_on_the_order():
+    model = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec((1, None, None, 3))).graph
+
+    def before(operation, seen):
+        for other in (*(tensor.op for tensor in operation.inputs), *operation.control_inputs):
+            if other not in seen:
+                seen.add(other)
+                before(other, seen)
+        return seen
+
+    restored, adjusted = (graph.structured_outputs[name].op for name in ("restored_reflectance", "adjusted_illumination"))
+    assert before(adjusted, set()) < before(restored, set())
+
+
 def test_the_strength_is_saved_and_older_files_get_the_default(tmp_path, random):
     model = RetinexNet(DecomNet(4, 1), EnhanceNet(4), denoise=7)
     model.build((None, None, None, 3))

@@ -6,18 +6,18 @@ __version__ = "0.1.0"
 
 # Public names and the modules that define them, which are imported on first use: TensorFlow takes seconds to start.
 _MODULES = {
-    "DecomNet": "models",
-    "EnhanceNet": "models",
-    "RetinexNet": "models",
+    "DecomNet": "recipes.paper",
+    "EnhanceNet": "recipes.paper",
+    "RetinexNet": "recipes.paper",
     "load_pretrained": "inference",
     "enhance": "inference",
     "decompose": "inference",
-    "load_pairs": "data",
-    "load_photos": "data",
-    "training_patches": "data",
-    "whole_pairs": "data",
-    "darken": "data",
-    "train_retinexnet": "train",
+    "load_pairs": "data.pairs",
+    "load_photos": "data.pairs",
+    "training_patches": "data.pipeline",
+    "whole_pairs": "data.pipeline",
+    "darken": "data.degrade",
+    "train_retinexnet": "training.run",
 }
 __all__ = list(_MODULES)
 

@@ -56,7 +56,7 @@ def _import_tensorflow():
 
 
 def train(workers, index, **options):
-    from retinex_keras.train import train_retinexnet
+    from retinex_keras.training.run import train_retinexnet
 
     if workers:
         workers = workers.split(",")
@@ -65,19 +65,21 @@ def train(workers, index, **options):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
     if os.environ.get("KERAS_BACKEND") != "jax":
-        from retinex_keras.workers import find_strategy
+        from retinex_keras.training.distribution import find_strategy
 
         options["strategy"] = find_strategy()
     train_retinexnet(**options)
 
 
 def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
-    from retinex_keras.images import check_writable, is_address, read_photo, write_image
+    from retinex_keras.folders.plan import is_address
+    from retinex_keras.imaging.read import read_photo
+    from retinex_keras.imaging.write import check_writable, write_image
     from retinex_keras.inference import enhance, enhance_folder, load_pretrained
 
     options = {"force": force, "quality": quality, "max_pixels": max_pixels}
     if cluster:
-        from retinex_keras.cluster import enhance_folder as enhance_on_cluster
+        from retinex_keras.folders.cluster import enhance_folder as enhance_on_cluster
 
         if sheet or Path(image).is_file():
             raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
@@ -99,7 +101,7 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
     write_image(out, picture, extras, quality)
     print(f"enhanced: {out}")
     if sheet:
-        from retinex_keras.plots import before_after
+        from retinex_keras.evaluation.plots import before_after
 
         before_after(photo, picture, path=sheet)
         print(f"sheet: {sheet}")
@@ -113,7 +115,8 @@ def _report(out, made, existing, bad):
 
 
 def decompose(image, out, weights, denoise, max_pixels):
-    from retinex_keras.images import read_image, write_image
+    from retinex_keras.imaging.read import read_image
+    from retinex_keras.imaging.write import write_image
     from retinex_keras.inference import decompose, load_pretrained
 
     if out.exists() and not out.is_dir():
@@ -127,7 +130,7 @@ def decompose(image, out, weights, denoise, max_pixels):
 
 
 def evaluate(low, high, weights, denoise, results, format):
-    from retinex_keras.evaluate import report, score_pairs, score_results
+    from retinex_keras.evaluation.scores import report, score_pairs, score_results
     from retinex_keras.inference import load_pretrained
 
     rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise))
@@ -139,9 +142,10 @@ def evaluate(low, high, weights, denoise, results, format):
 def compare(low, high, methods, weights, sheet, format):
     import functools
 
-    from retinex_keras.baselines import METHODS
-    from retinex_keras.evaluate import compare, report
-    from retinex_keras.images import check_writable, to_uint8
+    from retinex_keras.evaluation.baselines import METHODS
+    from retinex_keras.evaluation.scores import compare, report
+    from retinex_keras.imaging.pixels import to_uint8
+    from retinex_keras.imaging.write import check_writable
     from retinex_keras.inference import enhance, load_pretrained
 
     unknown = [name for name in methods if name not in METHODS]
@@ -160,7 +164,7 @@ def compare(low, high, methods, weights, sheet, format):
 
 
 def benchmark(weights, sizes, runs):
-    from retinex_keras.benchmark import benchmark
+    from retinex_keras.evaluation.benchmark import benchmark
     from retinex_keras.inference import load_pretrained
 
     if runs < 1:
@@ -169,8 +173,8 @@ def benchmark(weights, sizes, runs):
 
 
 def convert(decom, enhance, out):
-    from retinex_keras.convert import convert_checkpoint
-    from retinex_keras.images import whole_file
+    from retinex_keras.imaging.atomic import whole_file
+    from retinex_keras.recipes.tf1_checkpoint import convert_checkpoint
 
     if out.suffix != ".keras":
         raise ValueError(f"Keras models end in .keras. Received {str(out)!r}: name the output {out.stem}.keras.")
@@ -181,8 +185,8 @@ def convert(decom, enhance, out):
 
 
 def export(out, weights, denoise, format, version, max_pixels):
-    from retinex_keras.export import export_onnx, export_savedmodel
     from retinex_keras.inference import load_pretrained
+    from retinex_keras.serving.export import export_onnx, export_savedmodel
 
     model = load_pretrained(weights, denoise)
     if format == "savedmodel":
@@ -193,7 +197,7 @@ def export(out, weights, denoise, format, version, max_pixels):
 
 
 def request(url, image, out, version, timeout, at_once, force, quality):
-    from retinex_keras.client import connect, request_folder, request_image
+    from retinex_keras.serving.client import connect, request_folder, request_image
 
     if image and not out:
         raise ValueError(f"Received {image} alone: name the picture to write, or the folder, after it.")

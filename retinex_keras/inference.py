@@ -12,18 +12,11 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from retinex_keras.images import (
-    MAX_PIXELS,
-    check_quality,
-    context_indices,
-    read_image,
-    read_photo,
-    results_of_folder,
-    to_float,
-    to_integers,
-    write_image,
-)
-from retinex_keras.models import RetinexNet, SimpleCNN
+from retinex_keras.folders.plan import results_of_folder
+from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
+from retinex_keras.imaging.read import MAX_PIXELS, read_image, read_photo
+from retinex_keras.imaging.write import check_quality, write_image
+from retinex_keras.recipes.paper import RetinexNet, SimpleCNN
 
 # The largest height and width of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks
 # and three of the paper's, and 100 megapixels take less than 2 GiB above the process.

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.export import export_savedmodel
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.serving.export import export_savedmodel
 
 
 def seeded_weight(name, shape):

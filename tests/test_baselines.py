@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from retinex_keras import baselines
-from retinex_keras.baselines import METHODS, clahe, dehaze, equalize, lime, srie
+from retinex_keras.evaluation import baselines
+from retinex_keras.evaluation.baselines import METHODS, clahe, dehaze, equalize, lime, srie
 from retinex_keras.inference import decompose, load_pretrained
-from retinex_keras.models import SimpleCNN
+from retinex_keras.recipes.paper import SimpleCNN
 
 
 @pytest.fixture

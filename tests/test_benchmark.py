@@ -1,7 +1,7 @@
 import pytest
 
-from retinex_keras import benchmark
-from retinex_keras.models import RetinexNet
+from retinex_keras.evaluation import benchmark
+from retinex_keras.recipes.paper import RetinexNet
 
 
 def test_it_prints_and_returns_what_it_measured(tiny, monkeypatch, capsys):

@@ -13,9 +13,10 @@ from PIL import Image
 from stand_in_server import StandIn, serve_grpc, serve_rest
 
 from retinex_keras.cli import main
-from retinex_keras.client import connect
-from retinex_keras.images import read_image, read_photo, write_image
+from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
+from retinex_keras.serving.client import connect
 
 
 @pytest.fixture(scope="module")

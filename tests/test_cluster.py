@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.cluster import _Enhancer, _full, _place, _results
+from retinex_keras.folders.cluster import _Enhancer, _full, _place, _results
 from retinex_keras.inference import enhance_folder
 
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 from conftest import seeded_weight
 
 from retinex_keras.cli import main
-from retinex_keras.convert import convert_checkpoint
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.recipes.tf1_checkpoint import convert_checkpoint
 
 NAMES = {"decom": "DecomNet", "enhance": "RelightNet"}
 PUBLISHED = Path(__file__).parents[2] / "shared" / "parity" / "tf1_checkpoint"

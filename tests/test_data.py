@@ -6,11 +6,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retinex_keras import data
+from retinex_keras.data import pipeline
+from retinex_keras.data.degrade import darken, evened, wide_darken
+from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
+from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
 
 
 def batches(images, count, **options):
-    pipeline = data.training_patches(images, **{"size": 8, "batch_size": 2, **options})
+    pipeline = training_patches(images, **{"size": 8, "batch_size": 2, **options})
     return [tuple(side.numpy() for side in batch) for batch in itertools.islice(pipeline, count)]
 
 
@@ -35,11 +38,11 @@ def test_pairs_are_matched_by_stem_across_formats(tmp_path):
         (tmp_path / side / ".hidden.png").write_bytes(b"junk")
         (tmp_path / side / f"{side}.pdf").write_bytes(b"junk")
         (tmp_path / side / f"{side}.png").mkdir()
-    pairs = data.find_pairs(tmp_path / "low", tmp_path / "high")
+    pairs = find_pairs(tmp_path / "low", tmp_path / "high")
     assert [(low.name, high.name) for low, high in pairs] == [
         (f"{stem}.png", f"{stem}.jpg") for stem in ("10", "9", "a.b.1", "a.b.2")
     ]
-    assert [pair.shape[2] for pair in data.load_pairs(tmp_path)] == [8, 9, 10, 11]
+    assert [pair.shape[2] for pair in load_pairs(tmp_path)] == [8, 9, 10, 11]
 
 
 @pytest.mark.parametrize("side", ["low", "high"])
@@ -47,14 +50,14 @@ def test_missing_partner_names_the_file(make_pairs, side):
     folder = make_pairs("pairs")
     (folder / side / "scene.3.png").unlink()
     with pytest.raises(ValueError, match=r"scene\.3\.png: no image of the same stem"):
-        data.load_pairs(folder)
+        load_pairs(folder)
 
 
 def test_different_sizes_name_the_files(make_pairs):
     folder = make_pairs("pairs")
     Image.new("RGB", (5, 6)).save(folder / "low" / "scene.1.png")
     with pytest.raises(ValueError, match=r"low/scene\.1\.png is 5x6 and .*high/scene\.1\.png is 25x21"):
-        data.load_pairs(folder)
+        load_pairs(folder)
 
 
 def test_all_unreadable_files_are_named(make_pairs):
@@ -62,31 +65,31 @@ def test_all_unreadable_files_are_named(make_pairs):
     for i in (0, 4):
         (folder / "high" / f"scene.{i}.png").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"2 of 5 cannot be used: .*scene\.0\.png.*scene\.4\.png"):
-        data.load_pairs(folder)
+        load_pairs(folder)
 
 
 def test_two_files_of_one_stem(make_pairs):
     folder = make_pairs("pairs")
     Image.new("RGB", (5, 6)).save(folder / "low" / "scene.1.jpg")
     with pytest.raises(ValueError, match="the same stem"):
-        data.load_pairs(folder)
+        load_pairs(folder)
 
 
 def test_empty_and_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*low"):
-        data.load_pairs(tmp_path)
+        load_pairs(tmp_path)
     (tmp_path / "low").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
-        data.load_pairs(tmp_path)
+        load_pairs(tmp_path)
 
 
 def test_16_bit_files_are_rounded_to_8(tmp_path):
     Image.fromarray(np.array([[1000, 65535]], "uint16")).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(data.load_photos(tmp_path)[0][0, 0, :, 0], [4, 255])
+    np.testing.assert_array_equal(load_photos(tmp_path)[0][0, 0, :, 0], [4, 255])
 
 
 def test_whole_images_are_resized(make_pairs):
-    pairs = data.load_pairs(make_pairs("pairs"), resize=16)
+    pairs = load_pairs(make_pairs("pairs"), resize=16)
     assert {pair.shape for pair in pairs} == {(2, 16, 16, 3)}
     low, high = batches(pairs, 1, size=16)[0]
     assert low.shape == high.shape == (2, 16, 16, 3)
@@ -94,22 +97,22 @@ def test_whole_images_are_resized(make_pairs):
 
 def test_cache_on_disk_gives_the_same_and_follows_changes(make_pairs, tmp_path):
     folder = make_pairs("pairs")
-    in_memory = data.load_pairs(folder)
+    in_memory = load_pairs(folder)
     for _ in range(2):
-        cached = data.load_pairs(folder, cache=tmp_path / "cache")
+        cached = load_pairs(folder, cache=tmp_path / "cache")
         assert all(np.array_equal(pair, stored[:]) for pair, stored in zip(in_memory, cached, strict=True))
     assert len(list((tmp_path / "cache").iterdir())) == 5
     assert same(batches(in_memory, 4), batches(cached, 4))
     for side in ("low", "high"):
         Image.new("RGB", (30, 30), "red").save(folder / side / "scene.0.png")
-    assert data.load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
+    assert load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
 
 
 def test_the_cache_holds_no_file_open(tmp_path):
     for i in range(40):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
     files = len(list(Path("/proc/self/fd").iterdir()))
-    photos = data.load_photos(tmp_path, cache=tmp_path / "cache")
+    photos = load_photos(tmp_path, cache=tmp_path / "cache")
     list(batches(photos, 3))
     assert len(photos) == 40
     assert len(list(Path("/proc/self/fd").iterdir())) < files + 20
@@ -124,13 +127,13 @@ def test_both_sides_get_the_same_patch_and_transform(numbered):
 def test_all_8_transforms_and_all_positions_occur(numbered):
     corners = set()
     for seed in range(2000):
-        patch = data.random_patch(numbered[0][:1], 8, np.random.default_rng(seed))[0]
+        patch = random_patch(numbered[0][:1], 8, np.random.default_rng(seed))[0]
         corners.add((*patch[0, 0, 1:], *patch[0, -1, 1:]))
     assert len(corners) == 8 * 5 * 3  # transforms, rows, columns of the patch in a 12x10 image
 
 
 def test_flips_and_rotations_keep_the_pixels(numbered):
-    patch = data.random_patch(numbered[0][:, :8, :8], 8, np.random.default_rng(1))
+    patch = random_patch(numbered[0][:, :8, :8], 8, np.random.default_rng(1))
     assert sorted(patch[0].reshape(-1, 3).tolist()) == sorted(numbered[0][0, :8, :8].reshape(-1, 3).tolist())
 
 
@@ -161,7 +164,7 @@ def test_too_large_patches_and_batches(numbered, options, message):
 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="0 images give no batch"):
-        data.training_patches([])
+        training_patches([])
 
 
 def place(worker, workers=2, replicas=2):
@@ -206,13 +209,13 @@ def test_replicas_of_one_worker_share_the_batches_of_one_process(numbered):
 
 def test_a_worker_opens_no_file_of_the_others(make_pairs):
     folder = make_pairs("pairs")
-    pairs = data.find_pairs(folder / "low", folder / "high")
-    expected = data.load_scenes(pairs)[1::2]
+    pairs = find_pairs(folder / "low", folder / "high")
+    expected = load_scenes(pairs)[1::2]
     for low, _ in pairs[::2]:
         low.write_bytes(b"junk")
-    assert same(data.load_scenes(pairs[1::2]), expected)
+    assert same(load_scenes(pairs[1::2]), expected)
     with pytest.raises(ValueError, match="3 of 5 cannot be used"):
-        data.load_scenes(pairs)
+        load_scenes(pairs)
 
 
 def test_steps_beyond_the_images_are_refused(numbered):
@@ -233,8 +236,8 @@ def test_photos_get_dark_partners_and_mix_with_pairs(numbered):
 
 
 def test_whole_pairs_come_one_by_one_at_their_size(make_pairs):
-    pairs = data.load_pairs(make_pairs("pairs"))
-    pipeline = data.whole_pairs(pairs)
+    pairs = load_pairs(make_pairs("pairs"))
+    pipeline = whole_pairs(pairs)
     assert pipeline.cardinality() == 5
     for (low, high), pair in zip(pipeline, pairs, strict=True):
         np.testing.assert_array_equal(low[0], pair[0] / np.float32(255))
@@ -246,39 +249,39 @@ CLEAN = {"white_balance": (1, 1), "shot_noise": (0, 0), "read_noise": (0, 0), "g
 
 
 def test_darkening_is_a_factor_in_linear_light():
-    dark = data.darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1)})
+    dark = darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1)})
     assert set(dark.ravel()) == {63}  # sRGB of 0.0503 is 0.2486 (IEC 61966-2-1)
-    np.testing.assert_array_equal(data.darken(GREY, 0, **CLEAN | {"exposure": (1, 1)}), GREY)
+    np.testing.assert_array_equal(darken(GREY, 0, **CLEAN | {"exposure": (1, 1)}), GREY)
 
 
 def test_darkening_noise_has_the_stated_variance():
     options = CLEAN | {"exposure": (0.2, 0.2), "shot_noise": (1e-3, 1e-3), "read_noise": (2e-3, 2e-3)}
-    dark = data.darken(np.full((400, 400, 3), 188, "uint8"), 0, **options).astype("float64") / 255
+    dark = darken(np.full((400, 400, 3), 188, "uint8"), 0, **options).astype("float64") / 255
     linear = ((dark + 0.055) / 1.055) ** 2.4
     np.testing.assert_allclose(linear.mean(), 0.2 * 0.503, rtol=0.01)
     np.testing.assert_allclose(linear.var(), 1e-3 * 0.2 * 0.503 + 2e-3**2, rtol=0.05)
 
 
 def test_darkening_white_balance_leaves_green():
-    dark = data.darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1), "white_balance": (2, 2)})
+    dark = darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1), "white_balance": (2, 2)})
     assert dark[0, 0, 1] == 63
     assert dark[0, 0, 0] == dark[0, 0, 2] > 63
 
 
 def test_darkening_is_seeded():
-    np.testing.assert_array_equal(data.darken(GREY, 5), data.darken(GREY, 5))
-    assert not np.array_equal(data.darken(GREY, 5), data.darken(GREY, 6))
+    np.testing.assert_array_equal(darken(GREY, 5), darken(GREY, 5))
+    assert not np.array_equal(darken(GREY, 5), darken(GREY, 6))
 
 
 def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     """The pixels of a synthetic scene tell where they were taken from."""
-    monkeypatch.setattr(data, "evened", lambda image, mean: image)
+    monkeypatch.setattr(pipeline, "evened", lambda image, mean: image)
     rows, columns = np.mgrid[:100, :120].astype("uint8")
     high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
     scene = np.stack([high // 2, high])
     kinds = []
     for seed in range(60):
-        patches, context = data.training_view(
+        patches, context = training_view(
             scene, 48, np.random.default_rng(seed), degradation=lambda pixels, rng: pixels // 4
         )
         assert patches.shape == (2, 48, 48, 3)
@@ -296,19 +299,19 @@ def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
 def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():
     scene = np.stack([np.full((40, 40, 3), 20, "uint8"), np.full((40, 40, 3), 60, "uint8")])
     half_way = round(255 * np.sqrt(60 / 255 * 0.47))
-    views = [data.training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(60)]
+    views = [training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(60)]
     assert {(int(high.min()), int(high.max())) for low, high in views} == {(half_way, half_way), (60, 60)}
     for low, high in views:
         assert (high.max() == 60) == np.array_equal(low, high)  # what is bright enough stays as it is
     values = np.arange(256, dtype="uint8")
-    np.testing.assert_array_equal(data.evened(values, 0.47), values)
-    assert data.evened(values, 0.9).mean() < values.mean() < data.evened(values, 0.2).mean()
+    np.testing.assert_array_equal(evened(values, 0.47), values)
+    assert evened(values, 0.9).mean() < values.mean() < evened(values, 0.2).mean()
     for mean in (0, 1):
-        assert list(data.evened(values, mean)[[0, 255]]) == [0, 255]
+        assert list(evened(values, mean)[[0, 255]]) == [0, 255]
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):
-    first, second = (next(iter(data.training_patches(numbered, 10, 4, seed=3, context=True))) for _ in range(2))
+    first, second = (next(iter(training_patches(numbered, 10, 4, seed=3, context=True))) for _ in range(2))
     (low, context), high = first
     assert (low.shape, context.shape, high.shape) == ((4, 10, 10, 3), (4, 128, 128, 3), (4, 10, 10, 3))
     for one, other in zip((low, context, high), (*second[0], second[1])):
@@ -317,6 +320,6 @@ def test_patches_with_context_are_fed_and_seeded(numbered):
 
 def test_wide_darkening_reaches_from_black_to_bright():
     grey = np.full((8, 8, 3), 128, "uint8")
-    levels = [data.wide_darken(grey, seed).mean() for seed in range(200)]
+    levels = [wide_darken(grey, seed).mean() for seed in range(200)]
     assert min(levels) < 12
     assert max(levels) > 110

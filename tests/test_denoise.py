@@ -4,9 +4,9 @@ import pytest
 import scipy.fft
 import tensorflow as tf
 
-from retinex_keras.denoise import Denoise
 from retinex_keras.inference import decompose, load_pretrained
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.networks.denoise import Denoise
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
 
 def noisy(random, height, width, deviation=0.01):

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from retinex_keras import baselines
 from retinex_keras.cli import main
-from retinex_keras.evaluate import PROTOCOL, compare, report, score, score_pairs, score_results
-from retinex_keras.images import read_image
+from retinex_keras.evaluation import baselines
+from retinex_keras.evaluation.scores import PROTOCOL, compare, report, score, score_pairs, score_results
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import enhance
 
 

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from retinex_keras.decode import decode
-from retinex_keras.export import export_onnx, export_savedmodel
-from retinex_keras.images import read_image
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import decompose, enhance
+from retinex_keras.serving.decode import decode
+from retinex_keras.serving.export import export_onnx, export_savedmodel
 
 SIZES = [(1, 1), (13, 17), (24, 16), (1100, 9), (9, 2400)]  # the last two have several tiles
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from retinex_keras.cli import main
-from retinex_keras.images import read_image, read_photo, to_integers, to_uint8, whole_file, write_image
+from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.pixels import to_integers, to_uint8
+from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
 
 

@@ -6,9 +6,10 @@ import tensorflow as tf
 from hypothesis import given, strategies
 from PIL import Image
 
-from retinex_keras.images import read_image, to_uint8
+from retinex_keras.imaging.pixels import to_uint8
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import _spans, decompose, enhance, load_pretrained
-from retinex_keras.models import EnhanceNet
+from retinex_keras.recipes.paper import EnhanceNet
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 200), (131, 77), (64, 8)])

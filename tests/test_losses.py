@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retinex_keras import losses
+from retinex_keras.networks import losses
 
 TERMS = {
     "recon_low": "recon_loss_low",

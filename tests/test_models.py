@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, _enlarge
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet, _enlarge
 
 
 def direction(name, shape):
@@ -167,8 +167,8 @@ import sys
 sys.modules["tensorflow"] = None
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import numpy as np
-from retinex_keras import losses
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.networks import losses
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 from conftest import seeded_weight
 original = np.load({os.path.join(os.path.dirname(__file__), "retinexnet_tf1.npz")!r})
 model = RetinexNet()

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from retinex_keras.images import context_indices
+from retinex_keras.imaging.pixels import context_indices
 from retinex_keras.inference import decompose
-from retinex_keras.losses import NATURAL_WEIGHTS, natural_losses
-from retinex_keras.models import RetinexNet
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.networks.losses import NATURAL_WEIGHTS, natural_losses
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.paper import RetinexNet
 
 
 def test_parameters_are_few():

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinex_keras.images import read_image, write_image
+from retinex_keras.imaging.read import read_image
+from retinex_keras.imaging.write import write_image
 
 nbformat = pytest.importorskip("nbformat", reason="needs the extra: pip install 'retinex_keras[notebooks]'")
 nbclient = pytest.importorskip("nbclient", reason="needs the extra: pip install 'retinex_keras[notebooks]'")

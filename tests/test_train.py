@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from retinex_keras.data import load_pairs
+from retinex_keras.data.pairs import load_pairs
 from retinex_keras.inference import load_pretrained
-from retinex_keras.train import train_retinexnet
+from retinex_keras.training.run import train_retinexnet
 
 TINY = {"epochs": 4, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 2, "verbose": 0}
 COMMAND = ["--epochs=6", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=2"]
@@ -91,7 +91,7 @@ def test_the_natural_recipe_stopped_and_resumed_ends_where_an_uninterrupted_run_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("retinex_keras.train._Samples.on_epoch_end", stop)
+        patched.setattr("retinex_keras.training.run._Samples.on_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train_retinexnet(pairs, tmp_path / "stopped", **options)
     stopped = train_retinexnet(pairs, tmp_path / "stopped", **options)

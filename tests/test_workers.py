@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from retinex_keras import train
 from retinex_keras.cli import main
-from retinex_keras.data import training_patches
+from retinex_keras.data.pipeline import training_patches
 from retinex_keras.inference import load_pretrained
-from retinex_keras.train import train_retinexnet
-from retinex_keras.workers import Workers
+from retinex_keras.training import run as train
+from retinex_keras.training.distribution import Workers
+from retinex_keras.training.run import train_retinexnet
 
 # The reader's own `fit` of the natural networks, alone and on two devices: nested elements, clipped gradients, validation.
 FIT = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from retinex_keras import RetinexNet, load_pairs, training_patches, whole_pairs
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
 
 cpu, pairs = tf.config.list_physical_devices("CPU")[0], load_pairs(sys.argv[1])
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

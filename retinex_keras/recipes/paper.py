@@ -9,10 +9,10 @@ import functools
 import keras
 from keras import layers, ops
 
-from retinex_keras import losses, metrics
-from retinex_keras.denoise import Denoise
-from retinex_keras.images import context_indices
-from retinex_keras.natural import NaturalEnhanceNet
+from retinex_keras.imaging.pixels import context_indices
+from retinex_keras.networks import losses, metrics
+from retinex_keras.networks.denoise import Denoise
+from retinex_keras.recipes.natural import NaturalEnhanceNet
 
 if keras.backend.backend() == "jax":
     from retinex_keras import train_jax

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from retinex_keras.data import name_some
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.data.pairs import name_some
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
 
 def _decom_variables(net):

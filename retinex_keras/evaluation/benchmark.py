@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinex_keras.data import training_patches
-from retinex_keras.export import export_onnx
+from retinex_keras.data.pipeline import training_patches
 from retinex_keras.inference import enhance
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.serving.export import export_onnx
 
 SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
 

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinex_keras.client import NAME
-from retinex_keras.decode import decode
-from retinex_keras.images import context_indices, to_float, whole_file
+from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.pixels import context_indices, to_float
 from retinex_keras.inference import TILES
+from retinex_keras.serving.client import NAME
+from retinex_keras.serving.decode import decode
 
 MAX_PIXELS = 50_000_000
 
@@ -57,8 +58,8 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
         what = "exists: a server may be using it" if target.exists() else "is none: servers expect 1 or more"
         raise ValueError(f"Version {version} of {out} {what}. Leave the version out for the next one.")
     out.mkdir(parents=True, exist_ok=True)
-    for path in (Path(__file__).parent / "serving").iterdir():
-        if not (out / path.name).exists():
+    for path in Path(__file__).parent.iterdir():
+        if path.suffix in (".yml", ".config") and not (out / path.name).exists():
             shutil.copyfile(path, out / path.name)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:  # no number: the server passes it by
         temporary = Path(folder) / str(version)

@@ -9,12 +9,12 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from retinex_keras import metrics
-from retinex_keras.data import find_pairs, load_scene
-from retinex_keras.images import to_float
+from retinex_keras.data.pairs import find_pairs, load_scene
+from retinex_keras.evaluation.plots import sheet
+from retinex_keras.imaging.pixels import to_float
 from retinex_keras.inference import enhance
-from retinex_keras.losses import grayscale
-from retinex_keras.plots import sheet
+from retinex_keras.networks import metrics
+from retinex_keras.networks.losses import grayscale
 
 PROTOCOL = (
     "Scored is the 8-bit picture that would be saved. PSNR: RGB, one value an image, then the mean. SSIM: Gaussian window 11, "

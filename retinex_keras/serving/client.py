@@ -10,7 +10,9 @@ import tempfile
 import types
 from pathlib import Path
 
-from retinex_keras.images import check_quality, check_writable, read_image, read_photo, results_of_folder, write_image
+from retinex_keras.folders.plan import results_of_folder
+from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.write import check_quality, check_writable, write_image
 
 NAME = "retinex"  # of the model on the server
 RETRIES = 4  # of what can pass: a server that starts, or is busy

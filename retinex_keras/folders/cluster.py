@@ -10,15 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from retinex_keras.images import (
-    MAX_PIXELS,
-    check_quality,
-    is_address,
-    is_image_name,
-    list_images,
-    result_name,
-    results_of_folder,
-)
+from retinex_keras.folders.plan import is_address, result_name, results_of_folder
+from retinex_keras.imaging.read import MAX_PIXELS, is_image_name, list_images
+from retinex_keras.imaging.write import check_quality
 from retinex_keras.inference import enhance_files, load_pretrained
 
 BATCH = 16  # images a task: as many are made again after a crash

@@ -16,21 +16,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from retinex_keras.data import (
-    darken,
-    find_images,
-    find_pairs,
-    load_pairs,
-    load_scenes,
-    training_patches,
-    whole_pairs,
-    wide_darken,
-)
-from retinex_keras.images import whole_file
+from retinex_keras.data.degrade import darken, wide_darken
+from retinex_keras.data.pairs import find_images, find_pairs, load_pairs, load_scenes
+from retinex_keras.data.pipeline import training_patches, whole_pairs
+from retinex_keras.evaluation.plots import sheet
+from retinex_keras.imaging.atomic import whole_file
 from retinex_keras.inference import load_pretrained
-from retinex_keras.models import DecomNet, EnhanceNet, RetinexNet, SimpleCNN, original_adam
-from retinex_keras.natural import NaturalDecomNet, NaturalEnhanceNet
-from retinex_keras.plots import sheet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet, SimpleCNN, original_adam
 
 # What differs between the recipes where nothing else is asked for.
 RECIPES = {

@@ -10,7 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from retinex_keras.images import to_uint8, whole_file
+from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.pixels import to_uint8
 
 
 def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):

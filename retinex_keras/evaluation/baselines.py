@@ -12,7 +12,7 @@ try:
 except ImportError:  # the functions say so
     scipy = skimage = None
 
-from retinex_keras.images import to_float
+from retinex_keras.imaging.pixels import to_float
 from retinex_keras.inference import _opened
 
 DARKEST = 1 / 255  # what black counts as where a logarithm or a division would not be finite

@@ -5,7 +5,7 @@ They use `keras.ops` alone, so that they run on every Keras backend. All are com
 
 from keras import ops
 
-from retinex_keras import metrics
+from retinex_keras.networks import metrics
 
 # The terms of each network's loss and their weights, as in the original's code.
 DECOMPOSITION_WEIGHTS = {

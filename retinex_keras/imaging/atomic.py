@@ -1,0 +1,21 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not.
+
+    >>> with whole_file("lines.npy") as temporary:
+    ...     np.save(temporary, [1, 2])
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the same suffixes, which decide formats
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Arrays of pixels: their types, luma, and the context of an image."""
+
+import numpy as np
+
+CONTEXT = 128  # side of the context of an image, see context_indices
+
+
+def context_indices(size):
+    """The rows, or the columns, of an image that make its context: 128 at equal distances.
+
+    The context is what a network is told of the whole image where it sees a part of it. Integers alone decide which pixels
+    it has, so that it is the same wherever it is taken.
+
+    Args:
+        size: height or width of the image, a number or a scalar integer tensor.
+
+    Returns:
+        128 indices, of the same kind.
+
+    >>> context_indices(256)[:4].tolist()
+    [1, 3, 5, 7]
+    """
+    return (2 * np.arange(CONTEXT, dtype="int32") + 1) * size // (2 * CONTEXT)
+
+
+def to_float(image):
+    """A uint8 or uint16 array as float32 in [0, 1].
+
+    >>> to_float(np.array([0, 255], "uint8"))
+    array([0., 1.], dtype=float32)
+    """
+    return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
+
+
+def to_integers(image, dtype):
+    """A float array in [0, 1], uint8 or uint16 as uint8 or uint16: clipped and rounded, not truncated.
+
+    >>> to_integers(np.array([0.5, 1.2]), "uint16")
+    array([32768, 65535], dtype=uint16)
+    """
+    if image.dtype == dtype:
+        return image
+    result = np.empty(image.shape, dtype)
+    for top in range(0, len(image), 256):  # so that a large image is never whole as floats
+        rows = image[top : top + 256]
+        rows = rows if rows.dtype.kind == "f" else to_float(rows)
+        result[top : top + 256] = np.round(np.clip(rows, 0.0, 1.0) * np.iinfo(dtype).max)
+    return result
+
+
+def to_uint8(image):
+    """A float array in [0, 1], or uint16, as uint8: clipped and rounded, not truncated.
+
+    >>> to_uint8(np.array([0.5, 1.2]))
+    array([128, 255], dtype=uint8)
+    """
+    return to_integers(image, "uint8")

@@ -1,0 +1,229 @@
+"""Files to arrays, with what a file holds besides its colours."""
+
+import contextlib
+import io
+import sys
+import threading
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 250_000_000  # the largest sensors of phones have 200 million
+# EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
+# rating, copyright, Microsoft's five, and the directories of exposure and position. 700 is where TIFF keeps XMP.
+EXIF_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853, *range(40091, 40096)}
+# Pillow holds 8 bits a colour: of "RGB;16B", big-endian, it takes the first byte of each value, the high one. As "RGB;16L",
+# little-endian, it takes the second one of the same file. N is the order of the machine.
+OTHER_BYTES = {
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA", "RGBX")
+    for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
+}
+_opening = threading.Lock()
+
+
+def read_image(path, max_pixels=MAX_PIXELS):
+    """Reads an image as `read_photo` does, its colours alone.
+
+    Args:
+        path, max_pixels: as there.
+
+    Returns:
+        (H, W, 3) array, uint8 or uint16, read-only.
+
+    Raises:
+        FileNotFoundError, ValueError: as there.
+
+    >>> read_image("dark.png").shape
+    (20, 24, 3)
+    """
+    return read_photo(path, max_pixels)[0]
+
+
+def read_photo(path, max_pixels=MAX_PIXELS):
+    """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation, and what else its file holds.
+
+    Grey, palette and CMYK images become RGB. 16 bits are kept of grey images and of RGB in PNG and TIFF; CMYK, premultiplied
+    alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey and CMYK of 8 bits are
+    converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
+
+    Args:
+        path: of the file.
+        max_pixels: larger images are refused, since a small file can hold one that fills the memory.
+
+    Returns:
+        The colours, an (H, W, 3) array, uint8 or uint16, read-only; and the extras that the file has, a dict: `alpha`,
+        (H, W, 1) of the same type, `icc_profile`, `exif` (without orientation, thumbnail and layout), `xmp` and `comment`,
+        bytes, `dpi`, two floats, and `text`, the dict of a PNG.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
+            16 bits.
+
+    >>> image, extras = read_photo("dark.png")
+    >>> image.dtype, extras
+    (dtype('uint8'), {})
+    """
+    try:
+        with _opened(path) as file:
+            problem = _problem(file, max_pixels)
+            if not problem:
+                values = _decode(file, path)
+                colours = values.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
+                extras = {"alpha": values[..., colours:]} if colours < values.shape[-1] else {}
+                return np.broadcast_to(values[..., :colours], (*values.shape[:2], 3)), extras | _metadata(file)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{path} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
+        ) from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(f"{path} is not a file; check the path.") from None
+    except Exception as error:  # decoders raise errors of all kinds on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} could not be read ({reason}); is it complete?") from None
+    raise ValueError(f"{path} {problem}.")
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Opens a file, of which the header is read. Pillow's own limit of the size, a global, is lifted meanwhile.
+
+    Given a path, Pillow would map TIFF into memory, and turn some of those wrongly by their orientation.
+    """
+    with open(path, "rb") as stream:
+        with _opening:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                file = Image.open(stream)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        yield file
+        file.close()  # frees the picture
+
+
+def _problem(file, max_pixels):
+    """What is wrong with an opened file by its header, or None."""
+    if file.width * file.height > max_pixels:
+        return f"has {file.width}x{file.height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
+    frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a phone's JPEG with further pictures in it
+    if frames > 1:
+        return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
+    if file.mode in ("F", "LAB"):
+        return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
+    tags = getattr(file, "tag_v2", {})  # of a TIFF
+    bits, layout = tags.get(258, (8,)), (tags.get(284), tags.get(262))
+    if max(bits) > 8 and (layout[0] == 2 and len(bits) > 1 or layout[1] == 0 or max(bits) == 12):
+        return "is a TIFF of a rare kind (12 bits, planes, or white as zero): save it with 8 bits, or as PNG"
+    return None
+
+
+def _decode(file, path):
+    """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
+    args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
+    raw = args if isinstance(args, str) else args[0]
+    if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
+        return _array(_upright(file, "RGBA")).view(">u2").astype("uint16")
+    if raw in OTHER_BYTES:
+        with _opened(path) as low:
+            values = np.empty((*_upright(low, OTHER_BYTES[raw]).size[::-1], len(low.getbands()), 2), "uint8")
+            _array(low, values[..., 0])
+        _array(_upright(file), values[..., 1])
+        values = values.view("<u2")[..., 0].astype("uint16", copy=False)
+    elif _upright(file).mode.startswith("I"):
+        values = np.asarray(file)[..., None]
+        if values.dtype != "uint16" and not (values.min() >= 0 and values.max() <= 65535):
+            raise OSError(f"its values from {values.min()} to {values.max()} do not fit into 16 bits")
+        values = values.astype("uint16", copy=False)
+    else:
+        profile = _profile(file)
+        if (file.mode, profile and profile.profile.xcolor_space) in (("L", "GRAY"), ("CMYK", "CMYK")):
+            file = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        mode = "RGBA" if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
+        return _array(file if file.mode == mode else file.convert(mode))
+    clear = file.info.get("transparency")  # the colour that a PNG declares to be transparent
+    if clear is None:
+        return values
+    alpha = np.any(values != np.array(clear, "uint16"), axis=-1, keepdims=True)
+    return np.concatenate([values, alpha * np.uint16(65535)], axis=-1)
+
+
+def _upright(file, raw=None):
+    """Decodes an opened file in place, with another raw mode if one is given, and turns it upright."""
+    if raw:
+        old = [tile.args for tile in file.tile]
+        new = [raw if isinstance(args, str) else (raw, *args[1:]) for args in old]
+        file.tile = [tile._replace(args=args) for tile, args in zip(file.tile, new)]
+    ImageOps.exif_transpose(file, in_place=True)
+    return file
+
+
+def _array(picture, values=None):
+    """A Pillow picture as an array (H, W, C), uint8; rows at a time, so that it is in memory twice and not three times."""
+    width, height = picture.size
+    values = np.empty((height, width, len(picture.getbands())), "uint8") if values is None else values
+    for top in range(0, height, 256):
+        rows = np.asarray(picture.crop((0, top, width, min(top + 256, height))))
+        values[top : top + 256] = rows.reshape(len(rows), width, -1)
+    return values
+
+
+def _profile(file):
+    """The colour profile of a file; None if it has none, or a damaged one."""
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(file.info["icc_profile"]))
+    except (KeyError, TypeError, OSError):
+        return None
+
+
+def _metadata(file):
+    """The extras of a decoded file but alpha, see `read_photo`."""
+    extras = {name: file.info[name] for name in ("xmp", "comment") if isinstance(file.info.get(name), bytes)}
+    profile = _profile(file)
+    if profile and profile.profile.xcolor_space == "RGB " and file.mode != "CMYK":
+        extras["icc_profile"] = file.info["icc_profile"]
+    with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture
+        exif = file.getexif()
+        for tag in set(exif) - EXIF_TAGS:
+            del exif[tag]
+        if len(exif):
+            extras["exif"] = exif.tobytes()
+    dpi = file.info.get("dpi", ())
+    if len(dpi) == 2 and all(1 < value < 65536 for value in dpi):  # 1 is Pillow's for none
+        extras["dpi"] = float(dpi[0]), float(dpi[1])
+    text = getattr(file, "text", {}).items()
+    if text := {name: value for name, value in text if not name.startswith(("XML:com.adobe.xmp", "Raw profile type "))}:
+        extras["text"] = text
+    return extras
+
+
+def list_images(folder, nested=True):
+    """The images of a folder by their suffix, sorted; with those of its subfolders. Hidden ones are left out.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no image.
+
+    >>> [path.name for path in list_images("pairs/low")]
+    ['scene.0.png', 'scene.1.png', 'scene.2.png', 'scene.3.png', 'scene.4.png']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
+    paths = sorted(folder.rglob("*") if nested else folder.iterdir())
+    images = [path for path in paths if is_image_name(path.relative_to(folder)) and path.is_file()]
+    if not images:
+        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
+    return images
+
+
+def is_image_name(path):
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads.
+
+    >>> is_image_name("a/b.JPG"), is_image_name("a/.b.jpg"), is_image_name("a.txt")
+    (True, False, False)
+    """
+    path, formats = PurePath(path), Image.registered_extensions()
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and formats.get(path.suffix.lower()) in Image.OPEN

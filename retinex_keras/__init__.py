@@ -1,8 +1,10 @@
 """RetinexNet in TensorFlow 2 / Keras 3: photos taken in the dark, brightened."""
 
 import importlib
+import importlib.abc
+import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names and the modules that define them, which are imported on first use: TensorFlow takes seconds to start.
 _MODULES = {
@@ -30,3 +32,33 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+def _register_models():
+    """Imports the recipes, whose models Keras can then load from files."""
+    importlib.import_module("retinex_keras.recipes").shipped_recipes()
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Registers the models as soon as Keras is imported, so that `keras.models.load_model` finds them."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, others), None)
+        if spec:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                _register_models()
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
+if "keras" in sys.modules:
+    _register_models()
+else:
+    sys.meta_path.insert(0, _AfterKeras())

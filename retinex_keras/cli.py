@@ -173,13 +173,13 @@ def benchmark(weights, sizes, runs):
 
 
 def convert(decom, enhance, out):
-    from retinex_keras.imaging.atomic import whole_file
+    from retinex_keras.imaging.atomic import atomic_path
     from retinex_keras.recipes.tf1_checkpoint import convert_checkpoint
 
     if out.suffix != ".keras":
         raise ValueError(f"Keras models end in .keras. Received {str(out)!r}: name the output {out.stem}.keras.")
     model, notes = convert_checkpoint(decom, enhance)
-    with whole_file(out) as temporary:
+    with atomic_path(out) as temporary:
         model.save(temporary)
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 

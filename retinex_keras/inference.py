@@ -1,39 +1,45 @@
-"""Trained weights, and the enhancement of one image of any size."""
+"""Trained weights, and the enhancement of images of any size."""
 
-import collections
-import concurrent.futures
 import functools
-import itertools
+import importlib
+import json
 import os
+import sys
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
+from PIL import Image
 
-from retinex_keras.folders.plan import results_of_folder
 from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
-from retinex_keras.imaging.read import MAX_PIXELS, read_image, read_photo
-from retinex_keras.imaging.write import check_quality, write_image
-from retinex_keras.recipes.paper import RetinexNet, SimpleCNN
-
-# The largest height and width of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks
-# and three of the paper's, and 100 megapixels take less than 2 GiB above the process.
-TILES = {False: (1016, 640), True: (2048, 2048)}
+from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.tiling import cut
+from retinex_keras.recipes import DEFAULT_WEIGHTS, shipped_recipes
 
 
-def load_pretrained(weights="natural", denoise=None):
-    """Loads a trained network.
+def shipped_weights() -> dict[str, Path]:
+    """The paths of the weights that come with this package, by name.
+
+    >>> sorted(shipped_weights())
+    ['natural', 'paper', 'simple']
+    """
+    here = Path(__file__).parent
+    files = (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))
+    return {path.stem: path for path in sorted(files)}
+
+
+def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None) -> keras.Model:
+    """Loads trained weights.
 
     Args:
-        weights: the name of shipped weights ("natural"; "paper": the original recipe; "simple": a CNN without Retinex, to
-            compare with), or the path of a `.keras` file.
-        denoise: strength of `Denoise` on the reflectance, by default that of the weights; 0 gives the original's picture.
-            Natural networks restore the reflectance themselves and take none; nor does the CNN.
+        weights: the name of shipped weights, or the path of a `.keras` file. If its model is of a recipe of your own, the module
+            that defines it is imported by its name.
+        denoise: strength of the denoising after the networks, by default that of the weights; 0 gives the original's picture.
+            Only the paper's networks are denoised after.
 
     Returns:
-        A `RetinexNet`, or of "simple" a `SimpleCNN`.
+        A `networks.base.LowLightModel`, which is a Keras model.
 
     Raises:
         FileNotFoundError: if there are no such weights.
@@ -42,27 +48,52 @@ def load_pretrained(weights="natural", denoise=None):
     >>> load_pretrained("paper").count_params()
     444613
     """
-    here = Path(__file__).parent
-    shipped = {path.stem: path for path in (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))}
+    shipped = shipped_weights()
     path = shipped.get(str(weights), Path(weights))
     if not path.is_file():
         raise FileNotFoundError(
-            f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(sorted(shipped))}; or pass the path of a file."
+            f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(shipped)}; or pass the path of a file."
         )
+    shipped_recipes()  # registers their classes
     try:
-        model = keras.saving.load_model(path)
-    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        _import_model(path)
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
-    if not isinstance(model, (RetinexNet, SimpleCNN)):
+    if not hasattr(model, "tile_margin"):
         raise ValueError(
             f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
         )
-    if denoise is None:
-        return model
-    if model.natural or isinstance(model, SimpleCNN):
-        raise ValueError(f"Only the paper's networks are denoised after. Received denoise={denoise} for {weights}: omit it.")
-    return RetinexNet(model.decom_net, model.enhance_net, denoise)
+    return model if denoise is None else model.with_denoising(denoise)
+
+
+def _import_model(path):
+    """Imports the module that defines the model in a file, if its class is not known yet; of Python's own modules none."""
+    with zipfile.ZipFile(path) as file:
+        config = json.loads(file.read("config.json"))
+    name, module = config.get("registered_name"), config.get("module")
+    if isinstance(module, str) and not keras.saving.get_registered_object(name):
+        if module.partition(".")[0] not in {*sys.stdlib_module_names, "keras", ""}:
+            importlib.import_module(module)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path, stamp):
+    return load_pretrained(path)
+
+
+def find_model(weights: str | os.PathLike | keras.Model) -> keras.Model:
+    """The model itself, or that of weights; the last two that were loaded are kept, as long as their files do not change.
+
+    >>> find_model("simple") is find_model("simple")
+    True
+    """
+    if not isinstance(weights, (str, os.PathLike)):
+        return weights
+    path = shipped_weights().get(str(weights), Path(weights))
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _loaded(str(path) if path.is_file() else weights, stamp)
 
 
 def _outputs(model, names, image, context):
@@ -82,41 +113,54 @@ def _graph(model, *names):
     return tf.function(outputs, input_signature=[signature, signature])
 
 
-_pretrained = functools.lru_cache(maxsize=2)(load_pretrained)
+def _for_each(function):
+    """Lets a function of an image take also a list of images, or a batch in one array, for which it returns the same."""
+
+    @functools.wraps(function)
+    def each(image, weights=DEFAULT_WEIGHTS, *options, model=None, **named):
+        weights = find_model(weights if model is None else model)
+        if isinstance(image, (list, tuple)):
+            return [each(one, weights, *options, **named) for one in image]
+        if np.ndim(image) != 4:
+            return function(image, weights, *options, **named)
+        results = [function(one, weights, *options, **named) for one in np.asarray(image)]
+        if isinstance(results[0], dict):
+            return {name: np.stack([result[name] for result in results]) for name in results[0]}
+        return np.stack(results)
+
+    return each
 
 
-def _model(model):
-    return model if isinstance(model, keras.Model) else _pretrained(model)
-
-
-def decompose(image, model="natural", tile=None):
+@_for_each
+def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[str, np.ndarray]:
     """Enhances an image and also returns what it was split into.
 
     It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
-    are first extended by repeating the border; calling a model of the paper's networks on such an image itself, as the
-    original does, gives another result, since its coarse levels are then enlarged by other factors.
+    are first extended by repeating the border. The paper's networks, called on such an image themselves as the original does,
+    give another result, since their coarse levels are then enlarged by other factors.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
-        tile: the largest side of a tile in pixels, a multiple of 8; by default those of `TILES`. Those at the image's border
+        image: as in `enhance`; alpha is left out.
+        weights: a model, or what `load_pretrained` takes; also by the name `model`.
+        tile: the largest side of a tile in pixels, a multiple of 8; by default what suits the model. Those at the image's border
             are larger, by as much as the networks see around the others.
 
     Returns:
-        A dict of float32 arrays, as `RetinexNet` returns them: `enhanced` (H, W, 3) in [0, 1], `reflectance` (H, W, 3) and
-        `illumination` (H, W, 1) in [0, 1], `adjusted_illumination` (H, W, 1), not bounded, and others of size (H, W).
+        A dict of float32 arrays, as the model returns them: `enhanced` (H, W, 3) in [0, 1], and for a model that decomposes
+        `reflectance` (H, W, 3) and `illumination` (H, W, 1) in [0, 1], `restored_reflectance` (H, W, 3) and
+        `adjusted_illumination` (H, W, 1), both not bounded. For a batch (B, H, W, ...), for a list of images a list of dicts.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file or array is not an image as above.
+        FileNotFoundError: if there is no such file, or no such weights.
+        ValueError: if the file or array is not an image as above, or a tile does not fit.
 
     >>> parts = decompose("dark.png")
     >>> parts["reflectance"].shape, parts["illumination"].shape
     ((20, 24, 3), (20, 24, 1))
     """
-    image = _opened(image)
+    image = as_pixels(image)[0]
     result = {}
-    for rows, columns, parts in _tiles(image, model, tile):
+    for rows, columns, parts in _tiles(image, weights, tile):
         if not result:
             result = {name: np.empty((*image.shape[:2], values.shape[-1]), "float32") for name, values in parts.items()}
         for name, values in parts.items():
@@ -124,54 +168,57 @@ def decompose(image, model="natural", tile=None):
     return result
 
 
-def enhance(image, model="natural"):
+@_for_each
+def enhance(image, weights=DEFAULT_WEIGHTS) -> np.ndarray:
     """Brightens a photo taken in the dark.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
+        image: a path, the bytes of a file, an open file, a PIL picture, or an array: (H, W, 3), or grey (H, W) or (H, W, 1),
+            with alpha (H, W, 2) or (H, W, 4); uint8, uint16 or float in [0, 1]; sRGB. A batch of them, (B, H, W, C), or a list.
+        weights: a model, or what `load_pretrained` takes; also by the name `model`.
 
     Returns:
-        (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16.
+        (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16. An array with alpha
+        keeps it: (H, W, 4). For a batch (B, H, W, C), for a list a list.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file, or no such weights.
         ValueError: if the file or array is not an image as above.
 
     >>> bright = enhance("dark.png")
     >>> bright.shape, bright.dtype
     ((20, 24, 3), dtype('uint8'))
     """
-    image = _opened(image)
+    image, alpha = as_pixels(image)
     as_float = image.dtype.kind == "f"
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
-    for rows, columns, parts in _tiles(image, model, None, "enhanced"):
+    for rows, columns, parts in _tiles(image, weights, None, "enhanced"):
         result[rows, columns] = parts["enhanced"] if as_float else to_integers(parts["enhanced"], image.dtype)
         del parts  # before the next tile is computed
-    return result
+    return result if alpha is None else np.concatenate([result, alpha.astype(result.dtype)], axis=-1)
 
 
 def _tiles(image, model, tile=None, *names):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
-    Only a tile and what the network sees around it are held as floats. What lies beyond the image, up to a multiple of the
-    grid, repeats its border. Of the model's outputs those of the names are computed, or all.
+    Only a window, a tile and what the network sees around it, is held as floats. What lies beyond the image, up to a multiple,
+    repeats its border. Of the model's outputs those of the names are computed, or all.
     """
-    model = _model(model)
-    graph, halo, grid = _graph(model, *names), model.halo, model.grid
-    if tile is not None and (tile < grid or tile % grid):
-        raise ValueError(f"Tiles lie on a grid of {grid} pixels. Received tile={tile}: use a multiple of {grid}.")
-    tile_height, tile_width = TILES[model.natural] if tile is None else (tile, tile)
+    graph, margin, multiple = _graph(model, *names), model.tile_margin, model.size_multiple
+    if tile is not None and (tile < multiple or tile % multiple):
+        raise ValueError(f"Tiles lie on a grid of {multiple} pixels. Received tile={tile}: use a multiple of {multiple}.")
+    largest = model.tile_size if tile is None else (tile, tile)
+    tiles = [cut(side, most, margin, multiple) for side, most in zip(image.shape, largest)]
 
     def pixels(part):
         return (part.astype("float32", copy=False) if part.dtype.kind == "f" else to_float(part))[None]
 
     rows, columns = (context_indices(side) for side in image.shape[:2])
     context = pixels(image[rows[:, None], columns])
-    for rows, seen_rows in _spans(image.shape[0], tile_height, halo, grid):
-        for columns, seen_columns in _spans(image.shape[1], tile_width, halo, grid):
+    for rows, seen_rows in tiles[0].slices():
+        for columns, seen_columns in tiles[1].slices():
             seen = image[seen_rows, seen_columns]
-            beyond = [(0, span.stop - span.start - side) for span, side in zip((seen_rows, seen_columns), seen.shape)]
+            beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
             if any(sum(beyond, ())):
                 seen = np.pad(seen, (*beyond, (0, 0)), "edge")
             parts = graph(pixels(seen), context)
@@ -183,111 +230,38 @@ def _tiles(image, model, tile=None, *names):
             del parts
 
 
-def _spans(size, tile, halo, grid):
-    """Yields along one axis, as slices, each tile and what the network sees of the image, on its grid, to compute it.
-
-    All see equally much, since memory grows with each size that a network meets: the first and the last tile are larger by
-    the halo that they do not need at the image's border.
-    """
-    padded = size + -size % grid
-    inner = max(padded - 2 * halo, 1)
-    step = -(-inner // (-(-inner // tile) * grid)) * grid
-    count = -(-inner // step)
-    for i in range(count):
-        first = min(i * step, max(padded - step - 2 * halo, 0))
-        start, stop = i * step + halo if i else 0, (i + 1) * step + halo if i + 1 < count else size
-        yield slice(start, stop), slice(first, min(first + step + 2 * halo, padded))
-
-
-def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pixels=MAX_PIXELS):
-    """Enhances all images of a folder and its subfolders, into the same places below another folder.
-
-    The next files are read and the last ones written while the network works. A result has the name of its image, with
-    ".png" added to formats that are read only; alpha, metadata and 16 bits are kept as far as its format can hold them.
-    Results that exist are not made again, so that a stopped run goes on.
+def as_pixels(image) -> tuple[np.ndarray, np.ndarray | None]:
+    """The colours of an image, (H, W, 3), and its alpha, (H, W, 1), or None.
 
     Args:
-        folder: of the images; hidden files and files that are no images by their suffix are left alone.
-        out: folder of the results; it may lie in `folder`, but not be it.
-        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
-        force: if True, results that exist are made again.
-        quality: of results in JPEG and WebP, 1 to 100.
-        max_pixels: larger images are bad files.
-
-    Returns:
-        Three lists of paths and reasons: the results made, those that existed, and (image, reason) of each bad file.
+        image: one image, as in `enhance`. Of a file the colours alone are returned.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or there are no such weights.
-        ValueError: if `out` is `folder`, `folder` holds no image, or the quality is none.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file or array is not an image.
 
-    >>> made, existing, bad = enhance_folder("pairs/low", "bright")
-    >>> len(made), len(existing), len(bad)
-    (5, 0, 0)
+    >>> colours, alpha = as_pixels(np.zeros((4, 6, 4), "uint8"))
+    >>> colours.shape, alpha.shape
+    ((4, 6, 3), (4, 6, 1))
     """
-    check_quality(quality)
-    model = _model(model)
-    targets, existing = results_of_folder(folder, out, force)
-    made, bad = enhance_files(targets, model, quality, max_pixels)
-    return made, existing, bad
-
-
-def enhance_files(targets, model, quality, max_pixels):
-    """Enhances files, {image: its result}, as `enhance_folder` does.
-
-    Returns:
-        Two lists: the results made, and (image, reason) of each bad file.
-
-    >>> enhance_files({Path("dark.png"): Path("bright/dark.png"), Path("no.png"): Path("bright/no.png")}, "natural", 95, 10**6)
-    ([PosixPath('bright/dark.png')], [(PosixPath('no.png'), 'no.png is not a file; check the path.')])
-    """
-    made, bad = [], []
-
-    def finish(path, writing):
-        try:
-            writing.result()
-            made.append(targets[path])
-        except (ValueError, OSError) as error:
-            bad.append((path, str(error)))
-
-    def write(path, picture, extras):
-        targets[path].parent.mkdir(parents=True, exist_ok=True)
-        write_image(targets[path], picture, extras, quality)
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(targets), unit="image", disable=None) as bar:
-        readings, writings = collections.deque(), collections.deque()
-        following = iter(targets)
-        while True:
-            for path in itertools.islice(following, 2 - len(readings)):
-                readings.append((path, pool.submit(read_photo, path, max_pixels)))
-            if not readings:
-                break
-            path, reading = readings.popleft()
-            try:
-                image, extras = reading.result()
-                picture = enhance(image, model)
-                del image, reading  # a large image need not be held while its result is encoded
-                writings.append((path, pool.submit(write, path, picture, extras)))
-            except (ValueError, OSError) as error:
-                bad.append((path, str(error)))
-            if len(writings) > 2:
-                finish(*writings.popleft())
-            bar.update()
-        for writing in writings:
-            finish(*writing)
-    return made, bad
-
-
-def _opened(image):
-    """The image as an array, read if it is a path; a ValueError says what is wrong with it."""
-    image = read_image(image) if isinstance(image, (str, os.PathLike)) else np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise ValueError(f"Expected an RGB image, (H, W, 3). Received an array of shape {image.shape}: convert it to RGB.")
-    if image.dtype in (np.uint8, np.uint16):
-        return image
-    if image.dtype.kind != "f":
+    if isinstance(image, Image.Image):
+        image, extras = read_photo(image)
+        return image, extras.get("alpha")
+    if isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(image, "read"):
+        return read_image(image), None
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] > 4) or 0 in image.shape:
+        raise ValueError(
+            "Expected an image (H, W, 3), grey (H, W) or (H, W, 1), or one with alpha. "
+            f"Received an array of shape {image.shape}: convert it to RGB."
+        )
+    if image.dtype.kind != "f" and image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {image.dtype}: convert the array.")
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0.0 and high <= 1.0):  # NaN fails too
-        raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
-    return image
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0.0 and high <= 1.0):  # NaN fails too
+            raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
+    image = image[..., None] if image.ndim == 2 else image
+    colours = image.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
+    alpha = image[..., colours:] if colours < image.shape[-1] else None
+    return np.broadcast_to(image[..., :colours], (*image.shape[:2], 3)), alpha

@@ -8,7 +8,7 @@ from PIL import Image
 
 from retinex_keras.imaging.pixels import to_uint8
 from retinex_keras.imaging.read import read_image
-from retinex_keras.inference import _spans, decompose, enhance, load_pretrained
+from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.recipes.paper import EnhanceNet
 
 

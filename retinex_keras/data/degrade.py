@@ -69,7 +69,7 @@ def wide_darken(image, rng):
     return darken(image, rng, exposure=(0.008, 1.0), white_balance=(0.8, 1.25), **ranges)
 
 
-def evened(image, mean):
+def normalize_exposure(image, mean):
     """Moves an image's exposure towards a mean luma of 0.47, by a tone curve that leaves black and white alone.
 
     How bright a scene was photographed can hardly be told from its dark image: a network that is to hit it learns its
@@ -82,7 +82,7 @@ def evened(image, mean):
     Returns:
         uint8 of the same shape.
 
-    >>> evened(np.array([0, 51, 255], "uint8"), mean=0.2)
+    >>> normalize_exposure(np.array([0, 51, 255], "uint8"), mean=0.2)
     array([  0,  78, 255], dtype=uint8)
     """
     power = 0.5 + 0.5 * np.log(0.47) / np.log(np.clip(mean, 0.02, 0.98))

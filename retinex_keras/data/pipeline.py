@@ -3,22 +3,19 @@
 The transforms are plain NumPy functions of one image or pair; where Keras runs on JAX they are fed to it without tf.data.
 """
 
-import functools
+import os
 
 import keras
 import numpy as np
 
-from retinex_keras.data.degrade import darken, evened, wide_darken
+from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
 
-if keras.backend.backend() == "jax":
-    from retinex_keras import train_jax
 
-
-def turned(images, number):
+def flip_rotate(images, number):
     """One of the 8 flips and rotations, `number` 0 (none) to 7, of all images (N, H, W, C) alike.
 
-    >>> turned(np.zeros((2, 30, 40, 3)), 1).shape
+    >>> flip_rotate(np.zeros((2, 30, 40, 3)), 1).shape
     (2, 40, 30, 3)
     """
     flip, turns = divmod(number, 4)
@@ -41,7 +38,7 @@ def random_patch(images, size, rng):
     """
     height, width = images.shape[1:3]
     top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    return turned(images[:, top : top + size, left : left + size], rng.integers(8))
+    return flip_rotate(images[:, top : top + size, left : left + size], rng.integers(8))
 
 
 def training_patch(images, size, rng, degradation=darken):
@@ -57,16 +54,16 @@ def training_patch(images, size, rng, degradation=darken):
 def training_view(images, size, rng, degradation=wide_darken):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
-    A part of the scene, 60 to 100 % of each side, and as often as not the whole side, stands for the whole image. Of a pair the
-    dark image is taken eight times in ten, in two of these brighter or darker than it is; else, and of a photo, the well-lit
-    image is darkened by `degradation`. The well-lit image is `evened`. One time in ten it is both sides, as it is: what is
-    bright already is to stay so.
+    A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
+    pair gives its own dark image, in two of these brighter or darker than it is. Otherwise, and for a photo, the well-lit image
+    is darkened by `degradation`. The exposure of the well-lit image is normalized. One time in ten both sides are the well-lit
+    image as it is: what is bright already is to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
-        degradation: as in `training_patches`.
+        degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both uint8.
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
@@ -78,7 +75,7 @@ def training_view(images, size, rng, degradation=wide_darken):
     sides = [min(side, rng.integers(max(size, 3 * side // 5), 7 * side // 5 + 1)) for side in images.shape[1:3]]
     top, left = (rng.integers(side - part + 1) for side, part in zip(images.shape[1:3], sides))
     number = rng.integers(8)
-    view = turned(images[:, top : top + sides[0], left : left + sides[1]], number)
+    view = flip_rotate(images[:, top : top + sides[0], left : left + sides[1]], number)
     rows, columns = (context_indices(side) for side in view.shape[1:3])
     top, left = (rng.integers(side - size + 1) for side in view.shape[1:3])
     patch, context = view[:, top : top + size, left : left + size], view[:, rows[:, None], columns]
@@ -95,13 +92,36 @@ def training_view(images, size, rng, degradation=wide_darken):
     else:
         low = high
     if low is not high:
-        high = evened(high, high[size**2 :].mean((0, 1)) @ np.array([0.299, 0.587, 0.114]) / 255)
+        high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ np.array([0.299, 0.587, 0.114]) / 255)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches by their number, made by threads; what feeds `fit` where Keras runs on JAX.
+
+    Args:
+        batch: called with 0, 1, ...; returns a batch of NumPy arrays.
+        count: how many there are; by default without end.
+
+    >>> Batches(lambda number: (np.zeros(2), np.ones(2)), count=3).num_batches
+    3
+    """
+
+    def __init__(self, batch, count=None):
+        super().__init__(workers=os.cpu_count())
+        self.batch, self.count = batch, count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.batch(index)
+
+
 def training_patches(
-    images, size=48, batch_size=16, seed=0, first_epoch=0, degradation=darken, context=False, input_context=None, steps=None
+    images, size=48, batch_size=16, seed=0, first_epoch=0, view=training_patch, input_context=None, steps=None
 ):
     """An endless tf.data pipeline of batches of random patches; give `fit` its `steps_per_epoch`.
 
@@ -114,17 +134,17 @@ def training_patches(
         batch_size: patches a batch.
         seed: an integer of at least 0.
         first_epoch: the number of the epoch with which the pipeline begins.
-        degradation: makes the dark partner of a patch of a photo, called as `degradation(patch, rng)`; takes and returns
-            (size, size, 3), uint8.
-        context: if True, patches come from `training_view` with the context of the dark image.
+        view: makes what is learned from a scene: `view(images, size, rng)` takes (N, H, W, 3), uint8, N 2 for a pair and 1 for
+            a photo, and returns two patches, dark and well-lit, (2, size, size, 3), uint8. It may also return a tuple of these
+            and a context, uint8. `training_patch` and `training_view` are such functions.
         input_context: what `tf.distribute.Strategy.distribute_datasets_from_function` passes. Each worker then has its own
             `images`, each n-th of those of all, and makes of them its share of every batch, a part for each replica.
         steps: batches an epoch, by default as many as the images give. Workers whose images differ in number by one need it.
 
     Returns:
-        A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with the context, of
-        `((low, context), high)`, the context (batch_size, 128, 128, 3). On JAX, a `keras.utils.PyDataset` of the same. With
-        an `input_context`, these are a replica's part of a batch.
+        A `tf.data.Dataset` of `(low, high)`, each float32 (batch_size, size, size, 3) in [0, 1]; with a context, of
+        `((low, context), high)`. On JAX, a `keras.utils.PyDataset` of the same. With an `input_context`, these are a replica's
+        part of a batch.
 
     Raises:
         ValueError: if an image is smaller than a patch, there are fewer images than a batch takes, or a batch has no equal
@@ -149,15 +169,24 @@ def training_patches(
     if not 1 <= steps <= most:
         raise ValueError(f"{len(images)} images give 1 to {most} batches of {share}. Received steps={steps}.")
 
-    def cut(epoch, indices):
+    def views(epoch, indices):
+        """The patches, and with them the contexts, of the images at the indices: a list of one or two arrays (B, ...)."""
         rngs = (np.random.default_rng([seed, epoch, index * workers + worker]) for index in indices)
-        if not context:
-            return np.stack([training_patch(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)])
-        views = [training_view(images[i], size, rng, degradation) for i, rng in zip(indices, rngs)]
-        return tuple(np.stack(parts) for parts in zip(*views))
+        made = [view(images[i], size, rng) for i, rng in zip(indices, rngs)]
+        return [np.stack(parts) for parts in zip(*(each if isinstance(each, tuple) else (each,) for each in made))]
+
+    def batch_of(patches, *contexts):
+        low, high = patches[:, 0], patches[:, 1]
+        return ((low, *contexts) if contexts else low), high
 
     if keras.backend.backend() == "jax":
-        return train_jax.Batches(functools.partial(_numbered_batch, cut, len(images), batch_size, steps, seed, first_epoch))
+
+        def numbered(number):  # the order is another than that of tf.data
+            epoch, step = first_epoch + number // steps, number % steps
+            order = np.random.default_rng([seed, epoch]).permutation(len(images))
+            return batch_of(*map(to_float, views(epoch, order[step * batch_size : (step + 1) * batch_size])))
+
+        return Batches(numbered)
     import tensorflow as tf
 
     def batches_of_indices(epoch):
@@ -166,28 +195,14 @@ def training_patches(
         batches = tf.data.Dataset.from_tensor_slices(order[: steps * share]).batch(part, drop_remainder=True)
         return batches.map(lambda indices: (epoch, indices))
 
+    shapes = [(part, *made.shape[1:]) for made in views(0, [0])]
+
     def batch(epoch, indices):
-        if not context:
-            patches = tf.numpy_function(cut, [epoch, indices], tf.uint8)
-        else:
-            patches, contexts = tf.numpy_function(cut, [epoch, indices], (tf.uint8, tf.uint8))
-            contexts = tf.cast(tf.ensure_shape(contexts, (part, CONTEXT, CONTEXT, 3)), tf.float32) / 255.0
-        patches = tf.ensure_shape(patches, (part, 2, size, size, 3))
-        low, high = tf.unstack(tf.cast(patches, tf.float32) / 255.0, axis=1)
-        return ((low, contexts) if context else low), high
+        made = tf.numpy_function(views, [epoch, indices], [tf.uint8] * len(shapes))
+        return batch_of(*(tf.cast(tf.ensure_shape(x, shape), tf.float32) / 255.0 for x, shape in zip(made, shapes)))
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
     return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
-
-
-def _numbered_batch(cut, count, batch_size, steps, seed, first_epoch, number):
-    """The batch of this number from the first epoch on, as NumPy arrays; the order is another than that of tf.data."""
-    epoch, step = first_epoch + number // steps, number % steps
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    parts = cut(epoch, order[step * batch_size : (step + 1) * batch_size])
-    patches, *contexts = [to_float(part) for part in (parts if isinstance(parts, tuple) else (parts,))]
-    low, high = patches[:, 0], patches[:, 1]
-    return ((low, *contexts) if contexts else low), high
 
 
 def whole_pairs(pairs, copies=1):
@@ -205,7 +220,7 @@ def whole_pairs(pairs, copies=1):
     TensorShape([1, 20, 24, 3])
     """
     if keras.backend.backend() == "jax":
-        return train_jax.Batches(lambda number: tuple(to_float(pairs[number][:, None])), len(pairs))
+        return Batches(lambda number: tuple(to_float(pairs[number][:, None])), len(pairs))
     import tensorflow as tf
 
     signature = tf.TensorSpec((2, None, None, 3), tf.uint8)

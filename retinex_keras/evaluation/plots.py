@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_uint8
 
 
@@ -184,6 +184,6 @@ class LiveHistory(keras.callbacks.Callback):
 
 def _written(figure, path):
     if path:
-        with whole_file(path) as temporary:
+        with atomic_path(path) as temporary:
             figure.savefig(temporary, bbox_inches="tight", pad_inches=0.03)
     return figure

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
 WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -84,7 +84,7 @@ def write_image(path, image, extras=None, quality=95):
             raise ValueError(f"Alpha of shape {extras['alpha'].shape} does not fit an image of {image.shape}: leave it out.")
         pixels = np.concatenate([pixels, to_integers(extras["alpha"], pixels.dtype)], axis=-1)
     options = _options(suffix, extras, quality)
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         if pixels.dtype == np.uint8:
             Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary, **options)
         else:

@@ -1,0 +1,102 @@
+"""Recipes: how a kind of model is built and trained. Each is one module, here or of your own, with an attribute `recipe`."""
+
+import dataclasses
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+DEFAULT_RECIPE = "paper"  # of training: the original's
+DEFAULT_WEIGHTS = "natural"  # of shipped weights: the best pictures
+
+
+def all_pictures(model, low, high):
+    """The sample pictures of a trained model, {title: image}; `low` and `high` (H, W, 3), uint8."""
+    return {"low": low, **{name: part[0] for name, part in model(low[None]).items()}, "high": high}
+
+
+def step_schedule(settings, epoch):
+    """The learning rate of an epoch: a tenth from `decay_epoch` on."""
+    return settings.learning_rate * (1.0 if epoch < settings.decay_epoch else 0.1)
+
+
+def cosine_schedule(settings, epoch):
+    """The learning rate of an epoch: half a cosine from `learning_rate` down to a hundredth of it."""
+    last = max(settings.epochs - 1, 1)
+    return settings.learning_rate * (0.505 + 0.495 * math.cos(math.pi * epoch / last))
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One `fit` of a recipe.
+
+    Attributes:
+        name: of its log, its states and its sample pictures.
+        compile: `compile(model, settings)` compiles what the phase trains; settings as of `training.run.Settings`.
+        schedule: `schedule(settings, epoch)` gives the learning rate of an epoch, counted from 0, as `step_schedule` does.
+        network: `network(model)` is the part of the model that is trained; by default all of it.
+        pictures: `pictures(model, low, high)` gives a row of sample pictures, {title: image}, for a pair (H, W, 3), uint8.
+    """
+
+    name: str
+    compile: Callable[[Any, Any], None]
+    schedule: Callable[[Any, int], float]
+    network: Callable[[Any], Any] = lambda model: model
+    pictures: Callable[[Any, Any, Any], Mapping] = all_pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a kind of model is built and trained.
+
+    Attributes:
+        name: of the recipe.
+        model: its class, a `networks.base.LowLightModel` that is registered with Keras for saving.
+        build: `build(filters, seed)` makes a new model.
+        defaults: of the settings `batch_size`, `patch_size` (a side in pixels), `filters` and `learning_rate`.
+        view: `view(images, size, rng)` makes what is learned from a scene, see `data.pipeline.training_patches`.
+        phases: one after the other.
+        refuses: names of settings of `training.run.train_retinexnet` that make no sense here.
+    """
+
+    name: str
+    model: type
+    build: Callable[[int, int], Any]
+    defaults: Mapping[str, float]
+    view: Callable
+    phases: tuple[Phase, ...]
+    refuses: tuple[str, ...] = ()
+
+
+def shipped_recipes() -> dict[str, Recipe]:
+    """The recipes of this package by their names.
+
+    >>> sorted(shipped_recipes())
+    ['natural', 'paper', 'simple']
+    """
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {module.recipe.name: module.recipe for module in modules if hasattr(module, "recipe")}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name, or one of your own by "module:attribute".
+
+    Raises:
+        ValueError: if there is no such recipe.
+
+    >>> find_recipe("paper").defaults["patch_size"]
+    48
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        if name not in shipped_recipes():
+            raise ValueError(f"There is no recipe {name!r}; use one of {', '.join(shipped_recipes())}, or module:attribute.")
+        return shipped_recipes()[name]
+    try:
+        recipe = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"The recipe {name!r} could not be imported ({error}); is the module on Python's path?") from error
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{name!r} is a {type(recipe).__name__}. Expected a retinex_keras.recipes.Recipe.")
+    return recipe

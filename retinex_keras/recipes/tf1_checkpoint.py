@@ -5,10 +5,7 @@ Their names: Enhance-Net is `RelightNet` there, with layers `conv2d` to `conv2d_
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from retinex_keras.data.pairs import name_some
-from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
 
 def _decom_variables(net):
@@ -45,6 +42,12 @@ def convert_checkpoint(decom=None, enhance=None):
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it cannot be read, lacks a variable, or holds one of another shape.
     """
+    from retinex_keras.recipes.paper import (  # here, since importing Keras imports all of this folder
+        DecomNet,
+        EnhanceNet,
+        RetinexNet,
+    )
+
     if decom is None and enhance is None:
         raise ValueError("There is nothing to convert; pass the folder of Decom-Net's checkpoint, of Enhance-Net's, or both.")
     networks, notes = {}, []
@@ -63,6 +66,8 @@ def convert_checkpoint(decom=None, enhance=None):
 
 def _read(folder, network, variables):
     """Assigns the checkpoint's values to the variables, {original name: variable}; returns sentences on it."""
+    import tensorflow as tf  # here, since this package of recipes is also imported where only JAX is installed
+
     prefix = _prefix(folder)
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -105,6 +110,8 @@ def _prefix(folder):
     found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{folder} holds no TensorFlow checkpoint; pass the folder that holds its .index file.")
+    import tensorflow as tf
+
     state = tf.train.get_checkpoint_state(folder)
     # The path that the state names may be another machine's; its last part names the latest files here.
     latest = folder / (Path(state.model_checkpoint_path).name + ".index") if state else found[-1]

@@ -20,8 +20,8 @@ def decode(contents, max_pixels):
         (H, W, 3) tensor, uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1]; and whether
         the file has 16 bits, a scalar boolean.
 
-    >>> pixels, deep = decode(tf.io.read_file("dark.png"), max_pixels=50_000_000)
-    >>> pixels.shape.as_list(), bool(deep)
+    >>> pixels, is_16_bit = decode(tf.io.read_file("dark.png"), max_pixels=50_000_000)
+    >>> pixels.shape.as_list(), bool(is_16_bit)
     ([20, 24, 3], False)
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
@@ -90,7 +90,7 @@ def decode(contents, max_pixels):
             return at + 12 + number(at, 4)
 
         def unfit(at):
-            return has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (number(25, 1) == 0) & ~deep  # 0 is grey without alpha
+            return has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (number(25, 1) == 0) & ~is_16_bit  # 0 is grey without alpha
 
         plain = ~unfit(find(8, lambda at: unfit(at) | has(at + 4, b"IDAT"), following))
         with (
@@ -98,7 +98,7 @@ def decode(contents, max_pixels):
             check(plain, f"Expected no animation, and grey without a profile: {MEND}"),
         ):
             image = tf.cond(
-                deep,
+                is_16_bit,
                 lambda: tf.io.decode_png(contents, channels=3, dtype=tf.uint16),
                 lambda: eight_bits(tf.io.decode_png(contents, channels=3)),
             )
@@ -139,6 +139,6 @@ def decode(contents, max_pixels):
 
     is_webp = has(0, b"RIFF") & has(8, b"WEBP")
     is_png = has(0, b"\x89PNG")
-    deep = is_png & (number(24, 1) == 16)
+    is_16_bit = is_png & (number(24, 1) == 16)
     formats = [(has(0, b"\xff\xd8\xff"), jpeg), (is_png, png), (is_webp, webp), (has(0, b"BM"), bmp)]
-    return tf.ensure_shape(tf.case(formats, unknown), [None, None, 3]), deep
+    return tf.ensure_shape(tf.case(formats, unknown), [None, None, 3]), is_16_bit

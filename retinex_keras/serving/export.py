@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import context_indices, to_float
-from retinex_keras.inference import TILES
+from retinex_keras.imaging.tiling import cut
+from retinex_keras.networks.layers import gather_2d
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 
@@ -33,7 +34,7 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
     A server that polls `out` sees a version as a whole or not at all. Settings that exist are kept.
 
     Args:
-        model: a `RetinexNet`.
+        model: a `networks.base.LowLightModel`, as `load_pretrained` returns it.
         out: folder of the versions; made if there is none.
         version: a positive number; by default 1 more than the highest in `out`.
         max_pixels: a file whose header announces more is refused before it is decoded.
@@ -76,10 +77,9 @@ def export_onnx(model, path):
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
-    image = keras.InputSpec("float32", (None, None, None, 3), name="image")
-    with warnings.catch_warnings(), whole_file(path) as temporary:
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore", FutureWarning)  # of Keras, about numpy
-        model.export(temporary, format="onnx", input_signature=[image], verbose=False)
+        model.export(temporary, format="onnx", verbose=False)
 
 
 def _archive(model, max_pixels):
@@ -89,70 +89,49 @@ def _archive(model, max_pixels):
 
     def serving_default(image_bytes):
         def enhanced(contents):
-            pixels, deep = decode(contents, max_pixels)
-            image = _enhanced_in_tiles(network, model, pixels, tf.where(deep, 65535.0, 255.0))
+            pixels, is_16_bit = decode(contents, max_pixels)
+            image = _enhanced_in_tiles(network, model, pixels, tf.where(is_16_bit, 65535.0, 255.0))
             shallow = tf.cast(image, tf.uint8)
-            return tf.cond(deep, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
+            return tf.cond(is_16_bit, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
 
         spec = tf.TensorSpec([], tf.string)  # one after the other: memory is for one image, however many there are
         return {"enhanced_bytes": tf.map_fn(enhanced, image_bytes, fn_output_signature=spec, parallel_iterations=1)}
 
-    def whole(image):
-        right = tf.reduce_all((image >= 0.0) & (image <= 1.0))  # NaN is neither
-        with tf.control_dependencies([tf.debugging.Assert(right, ["Expected floats in [0, 1]: scale or clip them."])]):
-            image = tf.identity(image)
+    def in_one_piece(image):
         height, width = tf.shape(image)[1], tf.shape(image)[2]
-        padded = (tf.minimum(tf.range(side + -side % model.grid), side - 1) for side in (height, width))
-        parts = network(_taken(image, *padded), _context(image))
+        padded = (tf.minimum(tf.range(side + -side % model.size_multiple), side - 1) for side in (height, width))
+        parts = network(gather_2d(image, *padded), gather_2d(image, context_indices(height), context_indices(width)))
         return {name: part[:, :height, :width] for name, part in parts.items()}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, "image_bytes")])
-    archive.add_endpoint("enhance", lambda image: {"enhanced": whole(image)["enhanced"]}, [images])
-    archive.add_endpoint("decompose", whole, [images])
+    archive.add_endpoint("enhance", lambda image: {"enhanced": in_one_piece(image)["enhanced"]}, [images])
+    archive.add_endpoint("decompose", in_one_piece, [images])
     return archive
-
-
-def _taken(image, rows, columns):
-    """The rows and columns of (B, H, W, 3) at the indices."""
-    return tf.gather(tf.gather(image, rows, axis=1), columns, axis=2)
-
-
-def _context(image):
-    return _taken(image, context_indices(tf.shape(image)[1]), context_indices(tf.shape(image)[2]))
 
 
 def _enhanced_in_tiles(network, model, image, top_value):
     """(H, W, 3), uint16, to uint16 up to a value, by the tiles of `inference.enhance`, so that memory does not grow with it."""
     values = tf.constant(to_float(np.arange(65536, dtype="uint16")))  # a table: graphs may divide by other roundings
-    image, grid = image[None], model.grid
-    size = tf.shape(image)[1:3]
-    padded = size + -size % grid
-    inner = tf.maximum(padded - 2 * model.halo, 1)
-    step = -(-inner // (-(-inner // TILES[model.natural]) * grid)) * grid
-    counts = -(-inner // step)
-    window = tf.minimum(step + 2 * model.halo, padded)
-    context = tf.gather(values, tf.cast(_context(image), tf.int32))
+    image = image[None]
+    sides = tf.shape(image)[1], tf.shape(image)[2]
+    rows, columns = (cut(*axis, model.tile_margin, model.size_multiple) for axis in zip(sides, model.tile_size))
+    context = gather_2d(image, *(context_indices(side) for side in sides))
+    context = tf.gather(values, tf.cast(context, tf.int32))
 
     def tile(index):
-        first = tf.minimum(tf.stack([index // counts[1], index % counts[1]]) * step, padded - window)
-        seen = (tf.minimum(tf.range(first[axis], first[axis] + window[axis]), size[axis] - 1) for axis in (0, 1))
-        pixels = tf.gather(values, tf.cast(_taken(image, *seen), tf.int32))
+        first = rows.first(index // columns.count), columns.first(index % columns.count)
+        seen = (tf.minimum(start + tf.range(axis.window), axis.size - 1) for start, axis in zip(first, (rows, columns)))
+        pixels = tf.gather(values, tf.cast(gather_2d(image, *seen), tf.int32))
         return tf.cast(tf.round(network(pixels, context)["enhanced"][0] * top_value), tf.uint16)
 
-    def positions(axis):
-        """Where the image's rows or columns are in the windows, one after the other."""
-        pixel = tf.range(size[axis])
-        index = tf.clip_by_value((pixel - model.halo) // step[axis], 0, counts[axis] - 1)
-        first = tf.minimum(index * step[axis], padded[axis] - window[axis])
-        return index * window[axis] + pixel - first
-
     spec = tf.TensorSpec([None, None, 3], tf.uint16)
-    windows = tf.map_fn(tile, tf.range(counts[0] * counts[1]), fn_output_signature=spec, parallel_iterations=1)
-    windows = tf.reshape(windows, tf.concat([counts, window, [3]], 0))  # (rows, columns, height, width, 3)
-    windows = tf.reshape(tf.transpose(windows, [0, 2, 1, 3, 4]), tf.concat([[1], counts * window, [3]], 0))
-    return _taken(windows, positions(0), positions(1))[0]
+    windows = tf.map_fn(tile, tf.range(rows.count * columns.count), fn_output_signature=spec, parallel_iterations=1)
+    windows = tf.reshape(windows, [rows.count, columns.count, rows.window, columns.window, 3])
+    windows = tf.transpose(windows, [0, 2, 1, 3, 4])
+    windows = tf.reshape(windows, [1, rows.count * rows.window, columns.count * columns.window, 3])
+    return gather_2d(windows, *(axis.position(tf.range(axis.size)) for axis in (rows, columns)))[0]
 
 
 def _write_warmup(folder):

@@ -1,0 +1,290 @@
+"""What every model of the package promises, and how it trains on pairs of a dark and a well-lit image.
+
+`PairModel` trains: named terms of a loss, their means, scores. `LowLightModel` is what inference, export and evaluation ask of
+a model. `RetinexModel` joins a Decom-Net and an Enhance-Net.
+"""
+
+import keras
+from keras import ops
+
+from retinex_keras.networks import metrics
+
+SCORES = ("psnr", "ssim")
+
+
+def scaled(images):
+    """Images of 8 or 16 bits as floats in [0, 1]; floats as they are.
+
+    Args:
+        images: uint8, uint16 or float, of any shape.
+
+    Raises:
+        ValueError: if they are of another type.
+
+    >>> float(scaled(np.uint8([255]))[0])
+    1.0
+    """
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if dtype in ("uint8", "uint16"):
+        return ops.cast(images, "float32") / (255.0 if dtype == "uint8" else 65535.0)
+    if "float" not in dtype:
+        raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {dtype}: convert the images.")
+    return images
+
+
+def unit_range(images):
+    """`scaled`, and floats outside [0, 1] are refused.
+
+    In a graph the refusal is an op, which XLA leaves out; JAX refuses outside of compiled functions alone.
+
+    Raises:
+        ValueError: for another type, or values outside [0, 1]; in a graph `tf.errors.InvalidArgumentError`.
+
+    >>> unit_range(np.float32([0.0, 255.0]))
+    Traceback (most recent call last):
+    ValueError: Expected floats in [0, 1]. Received values from 0 to 255: scale or clip them.
+    """
+    result = scaled(images)
+    if result is not images:
+        return result
+    inside = ops.all(ops.logical_and(images >= 0.0, images <= 1.0))  # NaN is neither
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            message = "Expected floats in [0, 1]: scale or clip them."
+            with tf.control_dependencies([tf.debugging.Assert(inside, [message])]):
+                return tf.identity(images)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        if isinstance(inside, jax.core.Tracer):
+            return images
+    if not inside:
+        low, high = float(ops.min(images)), float(ops.max(images))
+        raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
+    return images
+
+
+def original_adam(learning_rate=1e-3):
+    """Adam as the original uses it: epsilon 1e-8, TensorFlow 1's default, where Keras has 1e-7.
+
+    >>> original_adam().epsilon
+    1e-08
+    """
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+
+
+def _replicas():
+    """How many replicas of tf.distribute share a batch. Their gradients are summed, and a loss is a mean."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _clip_whole_batch(optimizer):
+    """Makes `global_clipnorm` that of the whole batch: Keras would clip the part of each replica and then sum the parts."""
+    import tensorflow as tf
+
+    apply, replicas = optimizer.apply, _replicas()
+
+    def clip_and_apply(gradients, trainable_variables=None):
+        gradients = tf.distribute.get_replica_context().all_reduce("SUM", list(gradients))
+        gradients, _ = tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)
+        apply([gradient / replicas for gradient in gradients], trainable_variables)
+
+    optimizer.apply = clip_and_apply
+
+
+class PairModel(keras.Model):
+    """A model that trains on pairs `(low, high)` of one scene, each (B, H, W, 3) in [0, 1], by a loss of named terms.
+
+    A subclass names the terms and their weights in `term_weights`, and computes them in `loss_terms`. `fit` then shows each
+    term, `evaluate` also PSNR and SSIM of the 8-bit picture that would be saved. It trains by Keras's own step.
+    """
+
+    term_weights = {}
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.loss_weights = dict(self.term_weights)
+        self.means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.term_weights, *SCORES)}
+        self.scores_batches = False
+
+    def loss_terms(self, low, high, parts, training=True):
+        """The terms of the loss for a batch, {name in `term_weights`: scalar}.
+
+        Args:
+            low: the dark images, (B, H, W, 3) in [0, 1]; with a context, `(images, context)`.
+            high: the well-lit images, (B, H, W, 3) in [0, 1].
+            parts: what the model returns for `low`.
+            training: as of `call`.
+        """
+        raise NotImplementedError
+
+    def picture(self, low, high, parts):
+        """The picture that is scored against `high`, (B, H, W, 3); arguments as of `loss_terms`."""
+        return parts["enhanced"]
+
+    def default_optimizer(self):
+        """The optimizer of a `compile()` without one."""
+        return original_adam()
+
+    def compile(self, optimizer=None, loss_weights=None, loss=None, weighted_metrics=None, **kwargs):
+        """Takes an optimizer (by default that of the recipe), `loss_weights`, and Keras's options, such as `metrics`.
+
+        Args:
+            optimizer: a Keras optimizer, or its name.
+            loss_weights: changes of `term_weights`: {"equal_r": 0} leaves that term out.
+            loss, weighted_metrics: not taken; the loss is the model's own.
+
+        Raises:
+            ValueError: for a loss or weighted metrics, or a term that the loss does not have.
+        """
+        if loss is not None or weighted_metrics is not None:
+            name, value = ("loss", loss) if loss is not None else ("weighted_metrics", weighted_metrics)
+            raise ValueError(f"{type(self).__name__} has a loss of its own. Received {name}={value!r}: leave it out.")
+        if unknown := set(loss_weights or {}) - set(self.term_weights):
+            names = ", ".join(self.term_weights)
+            raise ValueError(f"The terms of the loss are {names}. Received {', '.join(sorted(unknown))}: name some of these.")
+        super().compile(optimizer=self.default_optimizer() if optimizer is None else optimizer, **kwargs)
+        self.loss_weights = self.term_weights | dict(loss_weights or {})
+        if self.optimizer.global_clipnorm and _replicas() > 1:
+            _clip_whole_batch(self.optimizer)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config and config | {"loss_weights": dict(self.loss_weights)}
+
+    def compile_from_config(self, config):
+        PairModel.compile(self, **keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def total_loss(self, terms, training=True):
+        """Notes the terms and returns their weighted sum; of several replicas, each one's share of it."""
+        loss = sum(weight * terms[name] for name, weight in self.loss_weights.items())
+        self._update_means({"loss": loss, **terms})
+        self.scores_batches = not training
+        return loss if _replicas() == 1 else loss / _replicas()
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if sample_weight is not None:
+            raise ValueError("The loss is a mean over whole images. Received sample weights or class weights: leave them out.")
+        low = (scaled(x[0]), *x[1:]) if isinstance(x, (tuple, list)) else scaled(x)
+        return self.total_loss(self.loss_terms(low, unit_range(y), y_pred, training), training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        high = ops.cast(scaled(y), "float32")
+        picture = self.picture(x, high, y_pred)
+        if self.scores_batches:
+            shown = metrics.to_8_bit(picture)
+            self._update_means({"psnr": metrics.psnr(shown, high), "ssim": metrics.ssim(shown, high)})
+        results = super().compute_metrics(x, high, picture)
+        return {name: value for name, value in results.items() if self.scores_batches or name not in SCORES}
+
+    def _update_means(self, values):
+        for name, value in values.items():  # scalars, or one value an image
+            self.means[name].update_state(value)
+
+    @property
+    def metrics(self):
+        others = [metric for metric in super().metrics if metric.name not in self.means]
+        return [*self.means.values(), *others]
+
+
+class LowLightModel(PairModel):
+    """A model from a dark image to a bright one: what inference, export and evaluation may ask of any model.
+
+    `call(image, context=None, training=False)` returns a dict of float32 images; `enhanced`, (B, H, W, 3) in [0, 1], is one of
+    them. The image may also be the pair `(image, context)`, as a data pipeline gives it. `filters` is the number of channels
+    by which a recipe makes the model larger or smaller.
+
+    Attributes:
+        size_multiple: the sides of a tile are multiples of it, in pixels, since the networks halve them.
+        tile_margin: how many pixels around a tile must be seen so that it comes out as in the whole image; a multiple of
+            `size_multiple`.
+        tile_size: the largest height and width of a tile that suits the model, in pixels, as measured.
+        takes_context: whether the context of the whole image (`imaging.pixels.context_indices`) matters to a tile.
+    """
+
+    size_multiple = 1
+    tile_margin = 0
+    tile_size = (1016, 640)
+    takes_context = False
+
+    def with_denoising(self, strength):
+        """The same weights with another strength of denoising.
+
+        Raises:
+            ValueError: if nothing is denoised after the networks.
+        """
+        raise ValueError(f"{type(self).__name__} has no denoising after its networks. Received denoise={strength}: omit it.")
+
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Keras's `export`, for images of any size and number unless a signature says otherwise."""
+        signature = input_signature or [keras.InputSpec("float32", (None, None, None, 3), name="image")]
+        super().export(filepath, format, verbose, signature, **kwargs)
+
+
+class RetinexModel(LowLightModel):
+    """A Decom-Net and an Enhance-Net joined: the image is split, S = R * I, both are improved, and their product is the result.
+
+    Args:
+        decom_net, enhance_net: the networks, which have a `receptive_radius`; the latter has a `size_multiple`.
+
+    Output: a dict of float32 images: `enhanced` (B, H, W, 3), clipped to [0, 1]; `reflectance` (B, H, W, 3) and `illumination`
+    (B, H, W, 1), in [0, 1]; `restored_reflectance` (B, H, W, 3), without noise, and `adjusted_illumination` (B, H, W, 1), both
+    not bounded.
+    """
+
+    def __init__(self, decom_net, enhance_net, **kwargs):
+        super().__init__(**kwargs)
+        self.decom_net, self.enhance_net = decom_net, enhance_net
+
+    def build_if_trained(self):
+        """Called at the end of `__init__`: what joins two built networks is built too."""
+        if self.decom_net.built and self.enhance_net.built:
+            self.build((None, None, None, 3))
+
+    def build(self, input_shape):
+        for network in (self.decom_net, self.enhance_net):
+            if not network.built:  # a trained one is
+                network.build(input_shape)
+        self.built = True
+
+    @property
+    def filters(self):
+        return self.decom_net.filters
+
+    @property
+    def size_multiple(self):
+        return self.enhance_net.size_multiple
+
+    @property
+    def tile_margin(self):
+        radius = self.decom_net.receptive_radius + self.enhance_net.receptive_radius
+        return -(-radius // self.size_multiple) * self.size_multiple
+
+    @staticmethod
+    def joined(reflectance, illumination, restored, adjusted):
+        return {
+            "enhanced": ops.clip(restored * adjusted, 0.0, 1.0),
+            "reflectance": reflectance,
+            "illumination": illumination,
+            "restored_reflectance": restored,
+            "adjusted_illumination": adjusted,
+        }
+
+    def get_config(self):
+        networks = {"decom_net": self.decom_net, "enhance_net": self.enhance_net}
+        return super().get_config() | {name: keras.saving.serialize_keras_object(net) for name, net in networks.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        networks = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("decom_net", "enhance_net")}
+        # Files of version 0.1 name one class for all kinds of networks: an Enhance-Net may know the one that joins it.
+        join = getattr(networks["enhance_net"], "join", cls)
+        return join(**config | networks)

@@ -2,7 +2,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names and the modules that define them, which are imported on first use: TensorFlow takes seconds to start.
 _MODULES = {

@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 CHECK = $(shell sed -n 's/^check = //p' setup.cfg)
 FORMAT = $(shell sed -n 's/^format = //p' setup.cfg)
 
-.PHONY: demo test lint notebooks
+.PHONY: demo test lint notebooks lab
 
 # Enhance a dark photo with the shipped weights and say where the pictures are.
 demo: .venv/ready
@@ -12,18 +13,25 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
+lint: .venv/ready
+	$(BIN)/ruff check $(CHECK) retinex_keras tests
+	$(BIN)/ruff format --check $(FORMAT) retinex_keras tests
+
 # Execute the notebooks in place, from top to bottom, with the weights that are shipped now. With the variable set, ipykernel does
 # not write into them what TensorFlow's libraries print as they load.
 notebooks: .venv/ready
 	PYTEST_CURRENT_TEST= $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-lint: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check ruff
-	$(BIN)/ruff check $(CHECK) retinex_keras tests
-	$(BIN)/ruff format --check $(FORMAT) retinex_keras tests
+# Open the notebooks in JupyterLab.
+lab: .venv/lab
+	$(BIN)/jupyter lab notebooks
 
-# The virtual environment is made again when what it should hold has changed.
+# The virtual environment is made again when what it should hold has changed. It always has this checkout itself, not a copy.
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) '.[test]'
+	touch $@
+
+.venv/lab: .venv/ready
+	$(INSTALL) '.[notebooks]'
 	touch $@

@@ -21,15 +21,23 @@ def test_public_names_exist_and_are_few():
         _ = retinex_keras.nothing
 
 
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "retinex_keras", "enhance", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("usage: retinex enhance")
+
+
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
 # lack, and workers are several.
-WITHOUT = {"__init__", "cli", "benchmark", "cluster", "convert", "train_jax", "workers"}
-EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - WITHOUT
+WITHOUT = {"__init__", "__main__", "cli", "benchmark", "cluster", "tf1_checkpoint", "train_jax", "distribution"}
+MODULES = [
+    path.relative_to(ROOT).with_suffix("") for path in (ROOT / "retinex_keras").rglob("*.py") if path.stem not in WITHOUT
+]
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
+@pytest.mark.parametrize("name", sorted(".".join(path.parts) for path in MODULES))
 def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, monkeypatch):
-    module = importlib.import_module(f"retinex_keras.{name}")
+    module = importlib.import_module(name)
     own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     assert [key for key, value in own.items() if key[0] != "_" and ">>>" not in value.__doc__] == []
     shutil.copy(make_pairs("pairs") / "low" / "scene.0.png", tmp_path / "dark.png")
@@ -37,29 +45,36 @@ def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, mon
     assert doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS).failed == 0
 
 
-def test_installed_weights_load_from_another_folder(tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
     """`pip install .` from a copy of the sources into a folder of its own, in which no checkout is in reach."""
+    folder = tmp_path_factory.mktemp("installed")
     kept = shutil.ignore_patterns(".*", "build", "*.egg-info", "notebooks", "tests", "demo", "runs")
-    shutil.copytree(ROOT, tmp_path / "source", ignore=kept)
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        tmp_path / "site",
-        tmp_path / "source",
-    ]
-    subprocess.run(install, check=True)
-    shutil.rmtree(tmp_path / "source")
+    shutil.copytree(ROOT, folder / "source", ignore=kept)
+    options = ["--quiet", "--no-deps", "--target", folder / "site"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, folder / "source"], check=True)
+    shutil.rmtree(folder / "source")
+    return folder / "site"
+
+
+def test_installed_weights_load_from_another_folder(installed, tmp_path):
     script = f"""
 import sys
-sys.path.insert(0, {str(tmp_path / "site")!r})
+sys.path.insert(0, {str(installed)!r})
 import retinex_keras
 print(retinex_keras.__file__, retinex_keras.load_pretrained().count_params())
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [str(tmp_path / "site" / "retinex_keras" / "__init__.py"), "1436405"]
+    assert result.stdout.split() == [str(installed / "retinex_keras" / "__init__.py"), "1436405"]
+
+
+def files_below(folder):
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_an_installed_copy_has_all_files_and_the_version(installed):
+    package = installed / "retinex_keras"
+    weights = {Path("checkpoints") / path for path in files_below(ROOT / "checkpoints")}
+    assert files_below(package) == files_below(ROOT / "retinex_keras") | weights
+    assert (installed / f"retinex_keras-{retinex_keras.__version__}.dist-info").is_dir()

@@ -1,8 +1,10 @@
 """The approaches that came before: equalisation, dehazing, SRIE and LIME, each written from its paper.
 
-A function takes an image and returns a dict of images like `inference.decompose`. `METHODS` names the functions. The last
-approach, a plain CNN, is `models.SimpleCNN`: it trains, loads and enhances as the networks do.
+Each function takes an image and returns a dict of images, as `inference.decompose` does. `METHODS` names the functions. They
+need scikit-image and SciPy; without these they raise an ImportError that names the extra to install.
 """
+
+from os import PathLike
 
 import numpy as np
 
@@ -15,11 +17,12 @@ except ImportError:  # the functions say so
 from retinex_keras.imaging.pixels import to_float
 from retinex_keras.inference import _opened
 
-DARKEST = 1 / 255  # what black counts as where a logarithm or a division would not be finite
+Image = str | PathLike | np.ndarray
+DARKEST = 1 / 255  # replaces black where a logarithm or a division would not be finite
 
 
-def equalize(image):
-    """Histogram equalisation of the brightest channel (the value of HSV), so that hue and saturation stay.
+def equalize(image: Image) -> dict[str, np.ndarray]:
+    """Histogram equalisation of the brightest channel (the value of HSV). Hue and saturation stay.
 
     The brightness of a pixel becomes the share of pixels that are not brighter: Gonzalez and Woods, "Digital Image
     Processing", section 3.3.
@@ -31,46 +34,54 @@ def equalize(image):
         A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file or array is not an image as above.
+        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
 
     >>> equalize("dark.png")["enhanced"].shape
     (20, 24, 3)
     """
     image = _floats(image)
-    return _result(_colour(image) * skimage.exposure.equalize_hist(image.max(-1))[..., None])
+    return _result(enhanced=_colour(image) * skimage.exposure.equalize_hist(image.max(-1))[..., None])
 
 
-def clahe(image, clip_limit=0.01):
+def clahe(image: Image, clip_limit: float = 0.01) -> dict[str, np.ndarray]:
     """Contrast-limited adaptive equalisation of the brightest channel, in 8 x 8 regions.
 
     Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994.
 
     Args:
-        image: as in `equalize`.
-        clip_limit: the share of a region's pixels that one level of its histogram may hold; higher gives more contrast.
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
+        clip_limit: the largest share of a region's pixels in one level of its histogram, above 0. More gives more contrast.
 
-    Returns, Raises: as `equalize`.
+    Returns:
+        A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
 
     >>> clahe("dark.png", clip_limit=0.02)["enhanced"].shape
     (20, 24, 3)
     """
     image = _floats(image)
-    return _result(_colour(image) * skimage.exposure.equalize_adapthist(image.max(-1), clip_limit=clip_limit)[..., None])
+    brightness = skimage.exposure.equalize_adapthist(image.max(-1), clip_limit=clip_limit)
+    return _result(enhanced=_colour(image) * brightness[..., None])
 
 
-def dehaze(image, omega=0.8, block=3):
-    """Inverts the image, takes off what then looks like haze, and inverts it again.
+def dehaze(image: Image, omega: float = 0.8, block: int = 3) -> dict[str, np.ndarray]:
+    """Inverts the image, removes what then looks like haze, and inverts it again.
 
-    Dong et al., "Fast efficient algorithm for enhancement of low lighting video", ICME 2011. The light of the haze is the
-    brightest of the 100 pixels whose darkest channel is brightest; a transmission t below 0.5 becomes 2 t^2.
+    Dong et al., "Fast efficient algorithm for enhancement of low lighting video", ICME 2011. The colour of the haze is the
+    brightest of the 100 pixels whose darkest channel is brightest. A transmission t below 0.5 becomes 2 t^2.
 
     Args:
-        image: as in `equalize`.
-        omega: the share of the haze that is taken off.
-        block: side of the blocks of the dark channel. The paper's size is 9, read here as 9 pixels: larger blocks give halos.
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
+        omega: the share of the haze to remove, 0 to 1.
+        block: side of the blocks of the dark channel, in pixels. The paper's 9 is read as 3x3 pixels; larger blocks give halos.
 
-    Returns, Raises: as `equalize`.
+    Returns:
+        A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
 
     >>> float(dehaze(np.full((8, 8, 3), 0.25))["enhanced"].max())
     0.25
@@ -81,26 +92,27 @@ def dehaze(image, omega=0.8, block=3):
     light = np.maximum(candidates[candidates.sum(-1).argmax()], DARKEST)
     transmission = 1.0 - omega * scipy.ndimage.minimum_filter((haze / light).min(-1), block)
     transmission = np.where(transmission < 0.5, 2.0 * transmission**2, transmission)[..., None]
-    return _result(1.0 - ((haze - light) / transmission + light))
+    return _result(enhanced=1.0 - ((haze - light) / transmission + light))
 
 
-def srie(image, c1=0.01, c2=0.1, gamma=2.2):
+def srie(image: Image, c1: float = 0.01, c2: float = 0.1, gamma: float = 2.2) -> dict[str, np.ndarray]:
     """Estimates reflectance and illumination together, and brightens the illumination by a gamma curve.
 
-    Fu et al., "A weighted variational model for simultaneous reflectance and illumination estimation", CVPR 2016. For the
-    brightest channel s = log S of 0 to 255, r = log R <= 0 and l = log I >= s minimise
-    |r + l - s|^2 + c1 |e^r grad r|_1 + c2 |e^l grad l|^2, the weights e^r and e^l taken from the step before. Unlike the
-    paper, which divides by these weights in the Fourier domain as if they were constant, each step is solved as it stands.
+    Fu et al., "A weighted variational model for simultaneous reflectance and illumination estimation", CVPR 2016. Of the
+    brightest channel, s = log S (S from 0 to 255), it finds r = log R <= 0 and l = log I >= s with the least
+    |r + l - s|^2 + c1 |e^r grad r|_1 + c2 |e^l grad l|^2; the weights e^r and e^l come from the step before. The paper divides
+    by these weights in the Fourier domain, as if they were constant. Here each step is solved with the weights as they are.
 
     Args:
-        image: as in `equalize`.
-        c1, c2: weights of the reflectance's and the illumination's gradients.
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
+        c1, c2: weights of the gradients of reflectance and illumination.
         gamma: the illumination becomes I^(1 / gamma).
 
     Returns:
         A dict of float32 arrays in [0, 1]: `enhanced` and `reflectance` (H, W, 3), `illumination` (H, W, 1).
 
-    Raises: as `equalize`.
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
 
     >>> sorted(srie("dark.png"))
     ['enhanced', 'illumination', 'reflectance']
@@ -110,7 +122,8 @@ def srie(image, c1=0.01, c2=0.1, gamma=2.2):
     log_reflectance, log_illumination = _srie(s, c1, c2)
     reflectance = _colour(image) * np.exp(log_reflectance)[..., None]
     illumination = np.exp(log_illumination)[..., None] / 255.0
-    return _result(reflectance * illumination ** (1.0 / gamma), reflectance, illumination)
+    enhanced = reflectance * illumination ** (1.0 / gamma)
+    return _result(enhanced=enhanced, reflectance=reflectance, illumination=illumination)
 
 
 def _srie(s, c1=0.01, c2=0.1, penalty=1.0, tolerance=1e-3, most=20):
@@ -139,21 +152,24 @@ def _srie(s, c1=0.01, c2=0.1, penalty=1.0, tolerance=1e-3, most=20):
     return log_r, log_i
 
 
-def lime(image, alpha=0.15, gamma=0.8, denoise=0.0):
-    """Refines the brightest channel to a smooth illumination that keeps its edges, and divides the image by it.
+def lime(image: Image, alpha: float = 0.15, gamma: float = 0.8, denoise: float = 0.0) -> dict[str, np.ndarray]:
+    """Makes the brightest channel a smooth illumination with sharp edges, and divides the image by it.
 
     Guo et al., "LIME: Low-Light Image Enhancement via Illumination Map Estimation", IEEE TIP 2017: weights by strategy III
-    and the sped-up solver, one sparse system, which takes about 1 GB a megapixel. The paper denoises by BM3D, this by non-local
-    means.
+    and the sped-up solver, one sparse system of about 1 GB a megapixel. The paper denoises by BM3D, this by non-local means.
 
     Args:
-        image: as in `equalize`.
+        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         alpha: weight of the illumination's gradients.
         gamma: the image is divided by I^gamma.
-        denoise: standard deviation of the noise in the result's luma, in [0, 1]. If above 0, so much is taken off, the more
-            the darker a place is; the authors' example takes 0.04.
+        denoise: standard deviation of the noise to remove from the result's luma, in [0, 1]; 0 removes none. Dark places are
+            denoised most. The authors' example takes 0.04.
 
-    Returns, Raises: as `srie`.
+    Returns:
+        A dict of float32 arrays in [0, 1]: `enhanced` and `reflectance` (H, W, 3), `illumination` (H, W, 1).
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
 
     >>> lime(np.full((8, 8, 3), 0.25))["illumination"][0, 0]
     array([0.25], dtype=float32)
@@ -167,11 +183,11 @@ def lime(image, alpha=0.15, gamma=0.8, denoise=0.0):
         smooth = skimage.restoration.denoise_nl_means(luma, **options)
         denoised = np.clip(enhanced + (smooth - luma)[..., None], 0.0, 1.0)
         enhanced = enhanced * illumination + denoised * (1.0 - illumination)
-    return _result(enhanced, image / illumination, illumination)
+    return _result(enhanced=enhanced, reflectance=image / illumination, illumination=illumination)
 
 
 def _refined(initial, alpha=0.15, sigma=2.0, epsilon=1e-3):
-    """LIME's illumination T of an initial one: |T - initial|^2 + alpha sum W |grad T|^2 / |grad initial| is the least."""
+    """LIME's illumination T of an initial one, with the least |T - initial|^2 + alpha sum W |grad T|^2 / |grad initial|."""
     gradient = _gradient(initial)
     windowed = np.stack([scipy.ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=2.0) for part in gradient])
     weights = alpha / ((np.abs(windowed) + epsilon) * (np.abs(gradient) + epsilon))
@@ -207,7 +223,7 @@ def _system(weights):
 
 
 def _floats(image):
-    """The image as float64 in [0, 1], read if it is a path, with the refusals of `inference`."""
+    """The image as float64 in [0, 1], read if it is a path. It refuses what `inference` refuses."""
     if skimage is None:
         raise ImportError("This method needs scikit-image and SciPy: pip install 'retinex_keras[baselines]'.")
     image = _opened(image)
@@ -220,9 +236,8 @@ def _colour(image):
     return np.divide(image, brightest, out=np.ones_like(image), where=brightest > 0.0)
 
 
-def _result(enhanced, reflectance=None, illumination=None):
-    images = {"enhanced": enhanced, "reflectance": reflectance, "illumination": illumination}
-    return {name: np.clip(image, 0.0, 1.0).astype("float32") for name, image in images.items() if image is not None}
+def _result(**images):
+    return {name: np.clip(image, 0.0, 1.0).astype("float32") for name, image in images.items()}
 
 
 METHODS = {"equalize": equalize, "clahe": clahe, "dehaze": dehaze, "srie": srie, "lime": lime}

@@ -1,7 +1,12 @@
-"""Figures: pictures side by side, illumination as heat, histograms of brightness, curves of a training."""
+"""Figures: pictures side by side, illumination as heat, histograms of brightness, curves of a training.
+
+Each function returns a matplotlib `Figure`, which a notebook shows. If it receives a `path`, it also writes the figure there,
+in the format of the suffix.
+"""
 
 import csv
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -13,20 +18,21 @@ from matplotlib.figure import Figure
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_uint8
 
+Path = str | os.PathLike | None
 
-def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):
-    """A grid of pictures, one row an image, one column a kind of picture.
+
+def sheet(
+    rows: list, titles: Sequence[str], path: Path = None, width: float = 3.0, labels: Sequence[str] = (), heat: bool = False
+) -> Figure:
+    """A grid of pictures: a row for each image, a column for each kind of picture.
 
     Args:
-        rows: a list of lists of images, (H, W, 3) or (H, W, 1), uint8 or float in [0, 1] (clipped).
+        rows: lists of images, (H, W, 3) or (H, W, 1), uint8 or float in [0, 1]; other floats are clipped.
         titles: one for each column.
-        path: where to write the figure; by default it is not written.
+        path: the file to write, if any.
         width: of a column, in inches.
-        labels: one for each row; by default none.
-        heat: if True, floats (H, W, 1) are shown as heat, all on one scale from 0 to their maximum, with a bar beside them.
-
-    Returns:
-        The matplotlib `Figure`, which a notebook shows.
+        labels: one for each row, or none.
+        heat: if True, images (H, W, 1) become heat, unclipped, on one scale from 0 to their maximum, with a bar beside them.
 
     >>> figure = sheet([[np.zeros((8, 8, 3)), np.ones((8, 8, 3))]], ["before", "after"], "sheet.png")
     >>> [axis.get_title() for axis in figure.axes]
@@ -56,24 +62,25 @@ def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):
     return _written(figure, path)
 
 
-def before_after(before, after, reference=None, path=None):
-    """A strip of a dark photo, the result, and the reference if there is one; titles tell the mean brightness, 0 to 1.
+def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | None = None, path: Path = None) -> Figure:
+    """A dark photo, its result and, if there is one, the reference, side by side, with the mean brightness of each, 0 to 1.
+
+    The images are (H, W, 3), uint8 or float in [0, 1].
 
     >>> before_after(np.zeros((8, 8, 3)), np.full((8, 8, 3), 0.4)).axes[1].get_title()
     'after (mean brightness 0.40)'
     """
     pictures = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
-    brightness = [to_uint8(np.asarray(picture)).mean() / 255 for picture in pictures.values()]
-    titles = [f"{name} (mean brightness {mean:.2f})" for name, mean in zip(pictures, brightness)]
+    titles = [f"{name} (mean brightness {to_uint8(np.asarray(i)).mean() / 255:.2f})" for name, i in pictures.items()]
     return sheet([list(pictures.values())], titles, path, width=4.0)
 
 
-def decomposition(parts, path=None):
-    """A row an image: the image, its reflectance, and its illumination as heat on the scale of all.
+def decomposition(parts: dict[str, tuple[np.ndarray, ...]], path: Path = None) -> Figure:
+    """A row for each image: the image, its reflectance, and its illumination as heat, all on one scale.
 
     Args:
         parts: {label: (image, reflectance, illumination)}, (H, W, 3), (H, W, 3) and (H, W, 1), floats in [0, 1].
-        path: as in `sheet`.
+        path: the file to write, if any.
 
     >>> figure = decomposition({"low": (np.zeros((8, 8, 3)), np.zeros((8, 8, 3)), np.ones((8, 8, 1)))})
     >>> [axis.get_title() for axis in figure.axes[:3]]
@@ -82,8 +89,8 @@ def decomposition(parts, path=None):
     return sheet(list(parts.values()), ["image", "reflectance", "illumination"], path, labels=list(parts), heat=True)
 
 
-def illumination(maps, path=None):
-    """Illuminations as heat on one scale: {title: (H, W, 1), float, not bounded}.
+def illumination(maps: dict[str, np.ndarray], path: Path = None) -> Figure:
+    """Illuminations as heat on one scale, {title: (H, W, 1)}, floats from 0 without an upper bound.
 
     >>> illumination({"before": np.full((8, 8, 1), 0.2), "after": np.full((8, 8, 1), 1.5)}).axes[0].images[0].get_clim()
     (0.0, 1.5)
@@ -91,8 +98,12 @@ def illumination(maps, path=None):
     return sheet([list(maps.values())], list(maps), path, heat=True)
 
 
-def histograms(groups, path=None):
-    """How many of the pixels are how bright, a curve a group: {label: images}, each (H, W, 3), uint8 or float in [0, 1].
+def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure:
+    """The share of the pixels at each brightness, a curve for each group of images.
+
+    Args:
+        groups: {label: images}, (H, W, 3), uint8 or float in [0, 1].
+        path: the file to write, if any.
 
     >>> histograms({"low": [np.full((8, 8, 3), 0.1)]}).axes[0].get_legend().get_texts()[0].get_text()
     'low (median 0.10)'
@@ -108,15 +119,16 @@ def histograms(groups, path=None):
     return _written(figure, path)
 
 
-def history(log, path=None):
-    """Curves of a training, a panel a value, that of the validation pairs in the same.
+def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figure:
+    """Curves of a training: a panel for each value, with that of the validation pairs in the same panel.
 
     Args:
-        log: {name: one value an epoch, NaN where there is none}, like Keras's `History.history`; or a run's CSV log.
-        path: as in `sheet`.
+        log: {name: a value for each epoch, NaN where there is none}, like Keras's `History.history`; or the CSV log of a run.
+        path: the file to write, if any.
 
     Raises:
-        ValueError: if the values are not as many as the epochs.
+        FileNotFoundError: if there is no such log.
+        ValueError: if a name has fewer values than there are epochs.
 
     >>> [axis.get_title() for axis in history({"loss": [3, 2], "val_loss": [4, 3], "psnr": [14, 15]}).axes]
     ['loss', 'psnr']
@@ -126,11 +138,11 @@ def history(log, path=None):
             rows = list(csv.DictReader(file))
         log = {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name != "seconds"}
     epochs = np.arange(1, 1 + max(map(len, log.values()))) if "epoch" not in log else np.add(log["epoch"], 1)
-    short = [name for name, values in log.items() if len(values) < len(epochs)]
-    if short:
-        raise ValueError(f"{short[0]} has {len(log[short[0]])} values of {len(epochs)} epochs: pass the CSV log, or NaN.")
+    for name, values in log.items():
+        if len(values) < len(epochs):
+            raise ValueError(f"{name} has {len(values)} values of {len(epochs)} epochs: pass the CSV log, or NaN.")
     names = list(dict.fromkeys(name.removeprefix("val_") for name in log if name != "epoch"))
-    names.sort(key=lambda name: name != "loss")  # it comes first
+    names.sort(key=lambda name: name != "loss")  # the loss comes first
     rows = -(-len(names) // 4)
     figure = Figure(figsize=(10.0, 2.1 * rows), dpi=80, layout="constrained")
     axes = figure.subplots(rows, min(len(names), 4), squeeze=False).ravel()
@@ -149,10 +161,10 @@ def history(log, path=None):
 
 
 class LiveHistory(keras.callbacks.Callback):
-    """Draws `history` anew after every epoch, in a notebook or into a file; given to a resumed `fit`, it goes on.
+    """Draws `history` again after every epoch, in a notebook or into a file. In a resumed `fit` its curves continue.
 
     Args:
-        path: of the file; by default the figure is shown in the notebook's cell.
+        path: the file to write; without it, the figure is shown in the notebook's cell.
 
     >>> live = LiveHistory("curves.png")
     >>> live.on_epoch_end(0, {"loss": 0.5})
@@ -160,7 +172,7 @@ class LiveHistory(keras.callbacks.Callback):
     {'epoch': [0], 'loss': [0.5]}
     """
 
-    def __init__(self, path=None):
+    def __init__(self, path: Path = None):
         super().__init__()
         self.path, self.log = path, {"epoch": []}
 

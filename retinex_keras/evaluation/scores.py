@@ -1,11 +1,14 @@
-"""Scores of a folder of pairs, one row an image."""
+"""Scores of pictures against their references: a row for each image, or for each method."""
 
 import csv
 import functools
 import io
 import json
 import time
+from collections.abc import Callable
+from os import PathLike
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -21,36 +24,48 @@ PROTOCOL = (
     "sigma 1.5, K1 0.01, K2 0.03; RGB is the mean over channels, grey is ITU-R 601 luma. PSNR GT mean: the picture scaled to "
     "the reference's mean luma, which leaks the reference into the result. Seconds: the method alone, without files."
 )
+Path = str | PathLike
 
 
-def score(picture, reference):
-    """The scores of one picture, {column: value}; both (H, W, 3), uint8.
+def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """The scores of one picture, by the protocol (`PROTOCOL`).
+
+    Args:
+        picture, reference: (H, W, 3), uint8, H and W at least 11.
+
+    Returns:
+        A dict: `PSNR` and `PSNR GT mean` in dB, `SSIM RGB` and `SSIM grey` up to 1.
+
+    Raises:
+        ValueError: if the picture is smaller than the window of SSIM, 11x11.
 
     >>> list(score(*load_scene(["dark.png", "pairs/high/scene.0.png"])))
     ['PSNR', 'SSIM RGB', 'SSIM grey', 'PSNR GT mean']
     """
     image, truth = to_float(picture)[None], to_float(reference)[None]
-    scale = np.mean(grayscale(truth)) / max(float(np.mean(grayscale(image))), 1e-6)
+    grey, grey_truth = grayscale(image), grayscale(truth)
+    scale = np.mean(grey_truth) / max(float(np.mean(grey)), 1e-6)
     return {
         "PSNR": float(metrics.psnr(image, truth)[0]),
         "SSIM RGB": float(metrics.ssim(image, truth)[0]),
-        "SSIM grey": float(metrics.ssim(grayscale(image), grayscale(truth))[0]),
+        "SSIM grey": float(metrics.ssim(grey, grey_truth)[0]),
         "PSNR GT mean": float(metrics.psnr(metrics.to_8_bit(image * scale), truth)[0]),
     }
 
 
-def score_pairs(low, high, model):
-    """Enhances every image of a folder and scores it by the protocol (`PROTOCOL`).
+def score_pairs(low: Path, high: Path, model: keras.Model | Path) -> list[dict]:
+    """Enhances every image of a folder and scores the results, by the protocol (`PROTOCOL`).
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
-        model: a `RetinexNet` or `SimpleCNN`.
+        model: a model, the name of shipped weights, or the path of a `.keras` file.
 
     Returns:
-        A list of dicts, one an image: `image` (its stem), `size`, the columns of `score`, and `seconds`.
+        A list of dicts, one for each image: `image` (its stem), `size`, the scores of `score`, and `seconds`.
 
     Raises:
-        FileNotFoundError, ValueError: naming the files that are missing, unreadable or of different sizes; none is skipped.
+        FileNotFoundError: if a folder or the weights are missing.
+        ValueError: if an image has no partner, is unreadable or below 11x11, or the sizes of a pair differ; it names the files.
 
     >>> from retinex_keras import load_pretrained
     >>> rows = score_pairs("pairs/low", "pairs/high", load_pretrained("paper"))
@@ -59,92 +74,101 @@ def score_pairs(low, high, model):
     """
     pairs = find_pairs(low, high)
     enhance(load_scene(pairs[0])[0], model)  # a warm-up, which is not timed
-    return _score_method(pairs, functools.partial(enhance, model=model))
+    return _score_scenes(pairs, functools.partial(enhance, model=model))
 
 
-def _score_method(pairs, method, pictures=None):
-    """The rows of what `method` makes of each dark image; `pictures` receives it for those that are its keys."""
-    rows = []
-    for paths in tqdm(pairs, "scoring", unit="image", leave=False, disable=None):
-        dark, reference = load_scene(paths)
-        start = time.perf_counter()
-        picture = method(dark)
-        seconds = time.perf_counter() - start
-        rows.append(_row(paths, picture, reference) | {"seconds": seconds})
-        if pictures and paths in pictures:
-            pictures[paths].append(picture)
-    return rows
+def score_results(results: Path, high: Path) -> list[dict]:
+    """Scores the pictures that another program made, by the protocol (`PROTOCOL`).
+
+    Args:
+        results, high: folders of pictures and of their references, matched by file stem.
+
+    Returns:
+        A list of dicts, one for each image: `image` (its stem), `size`, and the scores of `score`.
+
+    Raises:
+        FileNotFoundError: if a folder is missing.
+        ValueError: if an image has no partner, is unreadable or below 11x11, or the sizes of a pair differ; it names the files.
+
+    >>> len(score_results("pairs/low", "pairs/high"))
+    5
+    """
+    return _score_scenes(find_pairs(results, high))
 
 
-def compare(low, high, methods, path=None, most=6):
+def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | None = None, most: int = 6) -> list[dict]:
     """Scores several methods on the same pairs, and shows their pictures side by side.
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
-        methods: {name: function} from a dark image to a bright one, each (H, W, 3), uint8.
-        path: where to write the sheet: a row a scene; input, methods and reference in the columns. By default none is.
-        most: so many scenes, taken at equal distances, are on the sheet.
+        methods: {name: function}. A function takes a dark image and returns a bright one, both (H, W, 3), uint8.
+        path: the file of a sheet: a row for each scene; input, methods and reference in the columns. Without it, no sheet.
+        most: the largest number of scenes on the sheet. They are taken at equal distances.
 
     Returns:
-        A list of dicts, one a method, the input first: `method`, the means of the columns of `score`, the median of `seconds`.
+        A list of dicts, one for each method, the input first: `method`, the means of the scores of `score`, and the median of
+        `seconds`.
 
     Raises:
-        FileNotFoundError, ValueError: as `score_pairs`.
+        FileNotFoundError: if a folder is missing.
+        ValueError: if an image has no partner, is unreadable or below 11x11, or the sizes of a pair differ; it names the files.
 
     >>> rows = compare("pairs/low", "pairs/high", {"threefold": lambda image: 3 * image})
     >>> [row["method"] for row in rows]
     ['input', 'threefold']
     """
     pairs = find_pairs(low, high)
-    pictures = {paths: [] for paths in pairs[:: -(-len(pairs) // most)]} if path else None
+    pictures = {paths: [] for paths in pairs[:: -(-len(pairs) // most)]} if path else {}
     methods = {"input": np.copy, **methods}
     for method in methods.values():
-        method(load_scene(pairs[0])[0])  # a warm-up, which is not timed; what a method lacks is said now
-    rows = [{"method": name, **means(_score_method(pairs, method, pictures))} for name, method in methods.items()]
+        method(load_scene(pairs[0])[0])  # a warm-up, which is not timed; it also shows at once what a method lacks
+    rows = [{"method": name, **means(_score_scenes(pairs, method, pictures))} for name, method in methods.items()]
     if path:
         sheet([[*row, load_scene(paths)[1]] for paths, row in pictures.items()], [*methods, "reference"], path)
     return rows
 
 
-def score_results(results, high):
-    """Scores the pictures that another program made, by the same protocol.
+def _score_scenes(pairs, method=None, pictures=()):
+    """The rows of the pictures that `method` makes of the first images, or of these images as they are.
 
-    Args:
-        results, high: folders of pictures and of their references, matched by file stem.
-
-    Returns:
-        As `score_pairs`, without `seconds`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `score_pairs`.
-
-    >>> len(score_results("pairs/low", "pairs/high"))
-    5
+    `pictures` is a dict of lists. The list of a pair receives its picture; pairs that are not in the dict are only scored.
     """
-    pairs = tqdm(find_pairs(results, high), "scoring", unit="image", leave=False, disable=None)
-    return [_row(paths, *load_scene(paths)) for paths in pairs]
+    rows = []
+    for paths in tqdm(pairs, "scoring", unit="image", leave=False, disable=None):
+        picture, reference = load_scene(paths)
+        start = time.perf_counter()
+        picture = method(picture) if method else picture
+        timing = {"seconds": time.perf_counter() - start} if method else {}
+        height, width = picture.shape[:2]
+        try:
+            rows.append({"image": paths[0].stem, "size": f"{width}x{height}", **score(picture, reference), **timing})
+        except ValueError as error:
+            raise ValueError(f"{paths[0]}: {error}") from None
+        if paths in pictures:
+            pictures[paths].append(picture)
+    return rows
 
 
-def _row(paths, picture, reference):
-    height, width = picture.shape[:2]
-    try:
-        return {"image": paths[0].stem, "size": f"{width}x{height}", **score(picture, reference)}
-    except ValueError as error:
-        raise ValueError(f"{paths[0]}: {error}") from None
-
-
-def means(rows):
-    """The mean of every column, of the seconds the median.
+def means(rows: list[dict]) -> dict[str, float]:
+    """The mean of every column of numbers; of `seconds` the median.
 
     >>> means([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}])
     {'PSNR': 20.5}
     """
-    columns = [column for column, value in rows[0].items() if not isinstance(value, str)]
-    return {c: float((np.median if c == "seconds" else np.mean)([row[c] for row in rows])) for c in columns}
+    columns = {name: [row[name] for row in rows] for name, value in rows[0].items() if not isinstance(value, str)}
+    return {name: float(np.median(column) if name == "seconds" else np.mean(column)) for name, column in columns.items()}
 
 
-def report(rows, about, form="text"):
-    """The rows (of images, with their means; or of methods) as "text", "csv" or "json"; in front `about` and the protocol.
+def report(rows: list[dict], about: str, form: str = "text") -> str:
+    """Writes rows as a table, after a line about them and the protocol.
+
+    Args:
+        rows: rows of images (`score_pairs`, `score_results`), whose means are added, or of methods (`compare`).
+        about: what was scored, in one line.
+        form: "text", "csv" or "json".
+
+    Returns:
+        The table, without a newline at its end.
 
     >>> print(report([{"method": "lime", "PSNR": 14.2}], "Means over two pairs.", "csv").splitlines()[-1])
     lime,14.2
@@ -157,14 +181,12 @@ def report(rows, about, form="text"):
         rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
     if form == "csv":
         lines = io.StringIO()
-        lines.write(f"# {about}\n# {PROTOCOL}\n")
-        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return lines.getvalue().rstrip()
-    texts = [
-        {c: v if isinstance(v, str) else f"{v:.{2 if c.startswith('PSNR') else 3}f}" for c, v in row.items()} for row in rows
-    ]
-    widths = {c: max(len(c), *(len(text[c]) for text in texts)) for c in rows[0]}
-    table = ["  ".join(text[c].rjust(widths[c]) for c in widths) for text in ({c: c for c in widths}, *texts)]
-    return "\n".join([about, PROTOCOL, *table])
+        csv.writer(lines, lineterminator="\n").writerows([rows[0], *(row.values() for row in rows)])
+        return f"# {about}\n# {PROTOCOL}\n{lines.getvalue()}".rstrip()
+
+    def text(column, value):
+        return value if isinstance(value, str) else f"{value:.{2 if column.startswith('PSNR') else 3}f}"
+
+    table = [list(rows[0]), *([text(*cell) for cell in row.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return "\n".join([about, PROTOCOL, *("  ".join(map(str.rjust, line, widths)) for line in table)])

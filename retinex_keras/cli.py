@@ -8,7 +8,9 @@ import sys
 import warnings
 from pathlib import Path
 
-MAX_PIXELS = {"default": 250_000_000, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
+from retinex_keras.imaging import MAX_PIXELS
+
+LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
 WEIGHTS = {"default": "natural", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
 DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
 FORCE = {"action": "store_true", "help": "make results of a folder again that exist"}
@@ -73,13 +75,14 @@ def train(workers, index, **options):
 
 def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
     from retinex_keras.folders.plan import is_address
+    from retinex_keras.folders.run import enhance_folder
     from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_writable, write_image
-    from retinex_keras.inference import enhance, enhance_folder, load_pretrained
+    from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
+    from retinex_keras.inference import enhance, load_pretrained
 
     options = {"force": force, "quality": quality, "max_pixels": max_pixels}
     if cluster:
-        from retinex_keras.folders.cluster import enhance_folder as enhance_on_cluster
+        from retinex_keras.folders.cluster import enhance_on_cluster
 
         if sheet or Path(image).is_file():
             raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
@@ -93,8 +96,7 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
         return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
     for path in [out, sheet] if sheet else [out]:
         check_writable(path, quality)
-        if path.exists() and image.exists() and path.samefile(image):
-            raise ValueError(f"{path} is the input; inputs are never overwritten, so give the result another name.")
+        check_is_not_input(path, image)
     photo, extras = read_photo(image, max_pixels)
     check_writable(out, quality, photo.shape[:2])
     picture = enhance(photo, load_pretrained(weights, denoise))
@@ -173,13 +175,13 @@ def benchmark(weights, sizes, runs):
 
 
 def convert(decom, enhance, out):
-    from retinex_keras.imaging.atomic import whole_file
+    from retinex_keras.imaging.atomic import atomic_path
     from retinex_keras.recipes.tf1_checkpoint import convert_checkpoint
 
     if out.suffix != ".keras":
         raise ValueError(f"Keras models end in .keras. Received {str(out)!r}: name the output {out.stem}.keras.")
     model, notes = convert_checkpoint(decom, enhance)
-    with whole_file(out) as temporary:
+    with atomic_path(out) as temporary:
         model.save(temporary)
     print(*notes, f"{type(model).__name__}: {out}", sep="\n")
 
@@ -250,14 +252,14 @@ def _parser():
     add("--force", **FORCE)
     add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
     add("--quality", **QUALITY)
-    add("--max-pixels", **MAX_PIXELS)
+    add("--max-pixels", **LIMIT)
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
     add("image", type=Path)
     add("out", type=Path, help="folder for the pictures")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
-    add("--max-pixels", **MAX_PIXELS)
+    add("--max-pixels", **LIMIT)
 
     add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
     add("low", type=Path, help="folder of dark images")
@@ -294,7 +296,7 @@ def _parser():
     add("--denoise", **DENOISE)
     add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
-    add("--max-pixels", **MAX_PIXELS | {"default": 50_000_000})
+    add("--max-pixels", **LIMIT | {"default": 50_000_000})
 
     add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")

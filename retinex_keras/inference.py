@@ -1,21 +1,15 @@
 """Trained weights, and the enhancement of one image of any size."""
 
-import collections
-import concurrent.futures
 import functools
-import itertools
 import os
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from retinex_keras.folders.plan import results_of_folder
 from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
-from retinex_keras.imaging.read import MAX_PIXELS, read_image, read_photo
-from retinex_keras.imaging.write import check_quality, write_image
+from retinex_keras.imaging.read import read_image
 from retinex_keras.recipes.paper import RetinexNet, SimpleCNN
 
 # The largest height and width of a tile, by `RetinexNet.natural`, as measured: 1080p is one tile of the natural networks
@@ -197,85 +191,6 @@ def _spans(size, tile, halo, grid):
         first = min(i * step, max(padded - step - 2 * halo, 0))
         start, stop = i * step + halo if i else 0, (i + 1) * step + halo if i + 1 < count else size
         yield slice(start, stop), slice(first, min(first + step + 2 * halo, padded))
-
-
-def enhance_folder(folder, out, model="natural", force=False, quality=95, max_pixels=MAX_PIXELS):
-    """Enhances all images of a folder and its subfolders, into the same places below another folder.
-
-    The next files are read and the last ones written while the network works. A result has the name of its image, with
-    ".png" added to formats that are read only; alpha, metadata and 16 bits are kept as far as its format can hold them.
-    Results that exist are not made again, so that a stopped run goes on.
-
-    Args:
-        folder: of the images; hidden files and files that are no images by their suffix are left alone.
-        out: folder of the results; it may lie in `folder`, but not be it.
-        model: a `RetinexNet` or `SimpleCNN`, or what `load_pretrained` takes.
-        force: if True, results that exist are made again.
-        quality: of results in JPEG and WebP, 1 to 100.
-        max_pixels: larger images are bad files.
-
-    Returns:
-        Three lists of paths and reasons: the results made, those that existed, and (image, reason) of each bad file.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or there are no such weights.
-        ValueError: if `out` is `folder`, `folder` holds no image, or the quality is none.
-
-    >>> made, existing, bad = enhance_folder("pairs/low", "bright")
-    >>> len(made), len(existing), len(bad)
-    (5, 0, 0)
-    """
-    check_quality(quality)
-    model = _model(model)
-    targets, existing = results_of_folder(folder, out, force)
-    made, bad = enhance_files(targets, model, quality, max_pixels)
-    return made, existing, bad
-
-
-def enhance_files(targets, model, quality, max_pixels):
-    """Enhances files, {image: its result}, as `enhance_folder` does.
-
-    Returns:
-        Two lists: the results made, and (image, reason) of each bad file.
-
-    >>> enhance_files({Path("dark.png"): Path("bright/dark.png"), Path("no.png"): Path("bright/no.png")}, "natural", 95, 10**6)
-    ([PosixPath('bright/dark.png')], [(PosixPath('no.png'), 'no.png is not a file; check the path.')])
-    """
-    made, bad = [], []
-
-    def finish(path, writing):
-        try:
-            writing.result()
-            made.append(targets[path])
-        except (ValueError, OSError) as error:
-            bad.append((path, str(error)))
-
-    def write(path, picture, extras):
-        targets[path].parent.mkdir(parents=True, exist_ok=True)
-        write_image(targets[path], picture, extras, quality)
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, tqdm(total=len(targets), unit="image", disable=None) as bar:
-        readings, writings = collections.deque(), collections.deque()
-        following = iter(targets)
-        while True:
-            for path in itertools.islice(following, 2 - len(readings)):
-                readings.append((path, pool.submit(read_photo, path, max_pixels)))
-            if not readings:
-                break
-            path, reading = readings.popleft()
-            try:
-                image, extras = reading.result()
-                picture = enhance(image, model)
-                del image, reading  # a large image need not be held while its result is encoded
-                writings.append((path, pool.submit(write, path, picture, extras)))
-            except (ValueError, OSError) as error:
-                bad.append((path, str(error)))
-            if len(writings) > 2:
-                finish(*writings.popleft())
-            bar.update()
-        for writing in writings:
-            finish(*writing)
-    return made, bad
 
 
 def _opened(image):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from retinex_keras.cli import main
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers, to_uint8
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import write_image
@@ -296,7 +296,7 @@ def test_unknown_suffix_is_refused_and_nothing_written(tmp_path, pixels, name):
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "before"

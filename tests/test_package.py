@@ -1,5 +1,6 @@
 import doctest
 import importlib
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,9 @@ def test_public_names_exist_and_are_few():
 
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
 # lack, and workers are several.
-WITHOUT = {"__init__", "cli", "benchmark", "cluster", "convert", "train_jax", "workers"}
-EXAMPLES = {path.stem for path in (ROOT / "retinex_keras").glob("*.py")} - WITHOUT
+WITHOUT = {"cli", "evaluation.benchmark", "folders.cluster", "recipes.tf1_checkpoint", "train_jax", "training.distribution"}
+MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
+EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_uint8
 from retinex_keras.imaging.read import list_images, read_image
 
@@ -124,7 +124,7 @@ def load_scenes(groups, resize=None, cache=None):
             stamp = repr([(str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in group] + [resize])
             stored = Path(cache) / f"{group[0].stem}-{zlib.crc32(stamp.encode()):08x}.npy"
             if not stored.exists():
-                with whole_file(stored) as temporary:
+                with atomic_path(stored) as temporary:
                     np.save(temporary, load_scene(group, resize))
             arrays.append(_Stored(stored))
         except ValueError as error:

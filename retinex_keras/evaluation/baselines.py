@@ -12,7 +12,7 @@ try:
 except ImportError:  # the functions say so
     scipy = skimage = None
 
-from retinex_keras.imaging.pixels import to_float
+from retinex_keras.imaging.pixels import LUMA, to_float
 from retinex_keras.inference import _opened
 
 DARKEST = 1 / 255  # what black counts as where a logarithm or a division would not be finite
@@ -162,7 +162,7 @@ def lime(image, alpha=0.15, gamma=0.8, denoise=0.0):
     illumination = _refined(image.max(-1), alpha)[..., None]
     enhanced = np.clip(image / illumination**gamma, 0.0, 1.0)
     if denoise:
-        luma = enhanced @ np.array([0.299, 0.587, 0.114])
+        luma = enhanced @ LUMA
         options = {"patch_size": 5, "patch_distance": 6, "h": 0.8 * denoise, "sigma": denoise}
         smooth = skimage.restoration.denoise_nl_means(luma, **options)
         denoised = np.clip(enhanced + (smooth - luma)[..., None], 0.0, 1.0)

@@ -10,8 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from retinex_keras.imaging.atomic import whole_file
-from retinex_keras.imaging.pixels import to_uint8
+from retinex_keras.imaging.atomic import atomic_path
+from retinex_keras.imaging.pixels import LUMA, to_uint8
 
 
 def sheet(rows, titles, path=None, width=3.0, labels=(), heat=False):
@@ -100,7 +100,7 @@ def histograms(groups, path=None):
     figure = Figure(figsize=(6.5, 2.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for label, images in groups.items():
-        luma = np.concatenate([(to_uint8(np.asarray(i)) @ np.array([0.299, 0.587, 0.114]) / 255).ravel() for i in images])
+        luma = np.concatenate([(to_uint8(np.asarray(i)) @ LUMA / 255).ravel() for i in images])
         share, edges = np.histogram(luma, 64, (0.0, 1.0), weights=np.full(luma.size, 100 / luma.size))
         axis.stairs(share, edges, fill=True, alpha=0.5, label=f"{label} (median {np.median(luma):.2f})")
     axis.set(xlabel="brightness (luma, 0 black, 1 white)", ylabel="share of the pixels (%)", xlim=(0, 1))
@@ -184,6 +184,6 @@ class LiveHistory(keras.callbacks.Callback):
 
 def _written(figure, path):
     if path:
-        with whole_file(path) as temporary:
+        with atomic_path(path) as temporary:
             figure.savefig(temporary, bbox_inches="tight", pad_inches=0.03)
     return figure

@@ -1,0 +1,3 @@
+"""Pictures: their files, their pixels. Nothing is imported here, so that the command line can print its help at once."""
+
+MAX_PIXELS = 250_000_000  # larger images are refused by default; the largest sensors of phones have 200 million

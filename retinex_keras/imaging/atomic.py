@@ -2,14 +2,15 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not.
 
-    >>> with whole_file("lines.npy") as temporary:
+    >>> with atomic_path("lines.npy") as temporary:
     ...     np.save(temporary, [1, 2])
     """
     path = Path(path)

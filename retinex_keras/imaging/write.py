@@ -1,6 +1,7 @@
 """Arrays to files."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
 WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -17,8 +18,18 @@ WITH_ALPHA = WITH_16_BITS | {".webp"}
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
-def check_writable(path, quality=95, sides=()):
-    """Raises an error if an image cannot be written so: for the suffix, quality or sides (ValueError), or the folder.
+def check_writable(path: str | os.PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
+    """Checks that an image can be written, before it is computed.
+
+    Args:
+        path: of the file.
+        quality: of JPEG and WebP, 1 to 100.
+        sides: height and width of the image in pixels, if they are known.
+
+    Raises:
+        ValueError: if the suffix names none of PNG, JPEG, WebP, BMP and TIFF, the quality is out of range, or a side is
+            longer than the format allows.
+        FileNotFoundError: if there is no such folder.
 
     >>> check_writable("bright.gif")
     Traceback (most recent call last):
@@ -37,8 +48,11 @@ def check_writable(path, quality=95, sides=()):
         raise ValueError(f"{path.name}: its format ends at {longest} pixels a side, {max(sides)} are too many; write a .png.")
 
 
-def check_quality(quality):
-    """Raises a ValueError if it is no quality.
+def check_quality(quality: int) -> None:
+    """Checks a quality of JPEG and WebP.
+
+    Raises:
+        ValueError: if it is not from 1 to 100.
 
     >>> check_quality(0)
     Traceback (most recent call last):
@@ -48,7 +62,26 @@ def check_quality(quality):
         raise ValueError(f"The quality of JPEG and WebP is a number from 1 to 100. Received {quality}.")
 
 
-def write_image(path, image, extras=None, quality=95):
+def check_is_not_input(out: str | os.PathLike, image: str | os.PathLike) -> None:
+    """Checks that a result would not overwrite the image that it is made of.
+
+    Args:
+        out: path of the result.
+        image: path of the image.
+
+    Raises:
+        ValueError: if both are the same file, under whatever names.
+
+    >>> check_is_not_input("./dark.png", "dark.png")
+    Traceback (most recent call last):
+    ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
+    """
+    out, image = Path(out), Path(image)
+    if out.exists() and image.exists() and out.samefile(image):
+        raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray, extras: dict | None = None, quality: int = 95) -> None:
     """Writes an image in the format of the path's suffix, whole or not at all.
 
     Args:
@@ -60,8 +93,8 @@ def write_image(path, image, extras=None, quality=95):
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        ValueError: if the suffix names none of these formats: PNG, JPEG, WebP, BMP, TIFF; if the array is not as above, or
-            larger than the format's limit; if alpha has another size.
+        ValueError: if the suffix names none of PNG, JPEG, WebP, BMP and TIFF; if the array is not as above, or a side longer
+            than the format allows; if alpha has another size; if the quality is out of range.
         FileNotFoundError: if there is no such folder.
 
     >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))
@@ -84,7 +117,7 @@ def write_image(path, image, extras=None, quality=95):
             raise ValueError(f"Alpha of shape {extras['alpha'].shape} does not fit an image of {image.shape}: leave it out.")
         pixels = np.concatenate([pixels, to_integers(extras["alpha"], pixels.dtype)], axis=-1)
     options = _options(suffix, extras, quality)
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         if pixels.dtype == np.uint8:
             Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary, **options)
         else:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import context_indices, to_float
 from retinex_keras.inference import TILES
 from retinex_keras.serving.client import NAME
@@ -77,7 +77,7 @@ def export_onnx(model, path):
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
     image = keras.InputSpec("float32", (None, None, None, 3), name="image")
-    with warnings.catch_warnings(), whole_file(path) as temporary:
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore", FutureWarning)  # of Keras, about numpy
         model.export(temporary, format="onnx", input_signature=[image], verbose=False)
 

@@ -20,7 +20,7 @@ from retinex_keras.data.degrade import darken, wide_darken
 from retinex_keras.data.pairs import find_images, find_pairs, load_pairs, load_scenes
 from retinex_keras.data.pipeline import training_patches, whole_pairs
 from retinex_keras.evaluation.plots import sheet
-from retinex_keras.imaging.atomic import whole_file
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.inference import load_pretrained
 from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet, SimpleCNN, original_adam
@@ -213,7 +213,7 @@ def train_retinexnet(
         shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
         shipped.build((None, None, None, 3))
         shipped.set_weights(model.get_weights())
-        with whole_file(final) as temporary:
+        with atomic_path(final) as temporary:
             shipped.save(temporary)
     print(f"Finished: {final}")
     return final
@@ -306,7 +306,7 @@ def _prepare(out, settings):
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
         if not note.exists():
-            with whole_file(note) as temporary:
+            with atomic_path(note) as temporary:
                 temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     except OSError as error:
         raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
@@ -353,11 +353,11 @@ class _Keeper(keras.callbacks.Callback):
         if not self.chief:
             return
         self.rows.append({"epoch": epoch, "seconds": round(time.monotonic() - self.started, 1), **logs})
-        with whole_file(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
+        with atomic_path(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
             writer.writeheader()
             writer.writerows(self.rows)
-        with whole_file(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5") as temporary:
+        with atomic_path(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5") as temporary:
             self.model.save_weights(temporary)
         for state in sorted(self.out.glob(f"{self.name}-*.weights.h5"))[:-1]:
             state.unlink()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from retinex_keras.cli import main
 from retinex_keras.folders.cluster import _Enhancer
-from retinex_keras.folders.plan import Place, plan_folder
+from retinex_keras.folders.plan import find_place, plan_folder
 from retinex_keras.folders.run import enhance_folder
 
 
@@ -124,9 +124,36 @@ def test_addresses_that_are_refused(folder, out, message):
         plan_folder(folder, out, force=True)
 
 
+def test_addresses_need_no_cluster(tiny, random, tmp_path):
+    memory = pytest.importorskip("fsspec", reason="fsspec is not installed").filesystem("memory")
+    memory.store.clear()
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(random.integers(0, 60, (20, 24, 3), dtype="uint8")).save(tmp_path / "photos" / "1.png")
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == (["memory:///out/1.png"], [], [])
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == ([], ["memory:///out/1.png"], [])
+    enhance_folder(tmp_path / "photos", tmp_path / "out", tiny)
+    assert memory.cat_file("/out/1.png") == (tmp_path / "out" / "1.png").read_bytes()
+
+
+def test_a_folder_above_the_inputs_takes_results_but_no_inputs_of_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "a").mkdir(parents=True)
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    assert plan_folder("a", ".").targets == {"a/1.png": "1.png"}
+    (tmp_path / "a" / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="would overwrite inputs"):
+        plan_folder("a", tmp_path)
+    (tmp_path / "a" / "out").mkdir()
+    (tmp_path / "a" / "out" / "1.png").write_bytes(b"")
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / "out" / "1.png")
+    plan = plan_folder("a", "a/out")  # what lies there, under whatever name, is no input
+    assert plan.targets == {"a/a/1.png": "a/out/a/1.png"}
+    assert plan.existing == [Path("a/out/1.png")]
+
+
 def test_an_address_of_files_is_a_folder(tmp_path):
     pytest.importorskip("fsspec", reason="fsspec is not installed")
-    assert Place.of(f"file://{tmp_path}/a b/") == (None, str(tmp_path / "a b"))
+    assert find_place(f"file://{tmp_path}/a b/") == (None, str(tmp_path / "a b"))
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import retinex_keras
+from retinex_keras.data.pairs import load_pairs, load_photos
+from retinex_keras.imaging.read import read_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +38,8 @@ def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, mon
     assert [key for key, value in own.items() if key[0] != "_" and ">>>" not in value.__doc__] == []
     shutil.copy(make_pairs("pairs") / "low" / "scene.0.png", tmp_path / "dark.png")
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS).failed == 0
+    given = {"np": np, "Path": Path, "read_image": read_image, "load_pairs": load_pairs, "load_photos": load_photos}
+    assert doctest.testmod(module, extraglobs=given, optionflags=doctest.ELLIPSIS).failed == 0
 
 
 def test_installed_weights_load_from_another_folder(tmp_path):

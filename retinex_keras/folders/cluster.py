@@ -1,14 +1,13 @@
 """Folders of millions of images, on the machines of a Ray cluster."""
 
 import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from retinex_keras.folders.plan import Plan, is_address, plan_folder
-from retinex_keras.folders.run import Report, enhance_files, run_plan
+from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import MAX_PIXELS
 from retinex_keras.imaging.write import check_quality
 from retinex_keras.inference import enhance, load_pretrained
@@ -30,16 +29,16 @@ class _Enhancer:
 
 
 def enhance_on_cluster(
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
-    address: str = "local",
-    weights: str | os.PathLike = "natural",
-    denoise: float | None = None,
-    force: bool = False,
-    quality: int = 95,
-    max_pixels: int = MAX_PIXELS,
+    folder: PathLike,
+    out: PathLike,
+    address="local",
+    weights="natural",
+    denoise=None,
+    force=False,
+    quality=95,
+    max_pixels=MAX_PIXELS,
 ) -> Report:
-    """Enhances a folder on a Ray cluster, with the results, the rules and the other arguments of `run.enhance_folder`.
+    """Enhances a folder on a Ray cluster, with the arguments, results and rules of `run.enhance_folder`.
 
     Each actor has one model and one processor, or one GPU where the cluster has any. A task is a few images; if a worker
     dies, another one does its images again. All results are whole files, so that none is lost or damaged by that.
@@ -51,9 +50,6 @@ def enhance_on_cluster(
         address: of the cluster, or "local": one that is started on this machine, for the time of the call.
         weights: the name of shipped weights, or the path of a `.keras` file that all machines see.
         denoise: strength of denoising, for the paper's weights alone; by default their own.
-
-    Returns:
-        A `Report` of three lists: `made`, `existing` and `bad`.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
@@ -72,7 +68,7 @@ def enhance_on_cluster(
     return run_plan(plan_folder(folder, out, force), lambda plan: _in_actors(ray, plan, address, settings))
 
 
-def _in_actors(ray, plan: Plan, address: str, settings: dict) -> Iterator[tuple[str, str | None]]:
+def _in_actors(ray, plan: Plan, address: str, settings: dict) -> Outcomes:
     """The executor of `run_plan` on a cluster."""
     if not plan.targets:
         return

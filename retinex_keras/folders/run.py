@@ -4,19 +4,16 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from retinex_keras.folders.plan import Plan, plan_folder
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import MAX_PIXELS
 from retinex_keras.imaging.write import check_quality
 
-if TYPE_CHECKING:
-    import keras
+Outcomes = Iterator[tuple[str, str | None]]  # images, and the reasons why they are bad
 
 
 class Report(NamedTuple):
@@ -32,12 +29,7 @@ class Report(NamedTuple):
 
 
 def enhance_folder(
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
-    weights: "keras.Model | str | os.PathLike" = "natural",
-    force: bool = False,
-    quality: int = 95,
-    max_pixels: int = MAX_PIXELS,
+    folder: PathLike, out: PathLike, weights="natural", force: bool = False, quality: int = 95, max_pixels: int = MAX_PIXELS
 ) -> Report:
     """Enhances all images of a folder and its subfolders, into the same places below another folder.
 
@@ -75,21 +67,15 @@ def enhance_folder(
     return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model), quality, max_pixels))
 
 
-def run_plan(plan: Plan, executor: Callable[[Plan], Iterator[tuple[str, str | None]]]) -> Report:
-    """Runs a plan, with a bar of progress, and reports.
+def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
+    """Runs a plan, with a bar of progress.
 
     Args:
         plan: from `plan_folder`.
-        executor: called with the plan, it does the work, and yields each image with None, or with the reason why it is bad,
-            as they end. An error that it raises ends the work.
+        executor: does the work of the plan, and yields each image with None, or with the reason why it is bad, as they end.
+            An error that it raises ends the work.
 
-    Returns:
-        A `Report`; `bad` is sorted.
-
-    Raises:
-        Only what the executor raises.
-
-    >>> run_plan(plan_folder("pairs/low", "bright"), lambda plan: ((image, "too dark") for image in plan.targets)).bad[0]
+    >>> run_plan(plan_folder("pairs/low", "none"), lambda plan: ((image, "too dark") for image in plan.targets)).bad[0]
     (PosixPath('pairs/low/scene.0.png'), 'too dark')
     """
     from tqdm import tqdm  # here, since it takes a tenth of a second
@@ -104,23 +90,14 @@ def run_plan(plan: Plan, executor: Callable[[Plan], Iterator[tuple[str, str | No
     return Report(made, plan.existing, sorted(bad))
 
 
-def enhance_files(
-    plan: Plan, brighten: Callable[[np.ndarray], np.ndarray], quality: int = 95, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[str, str | None]]:
-    """Enhances the files of a plan in this process: an executor for `run_plan`.
-
-    In memory are the image that is enhanced, the next one, and results until they are written, at most three.
+def enhance_files(plan: Plan, brighten: Callable, quality: int = 95, max_pixels: int = MAX_PIXELS) -> Outcomes:
+    """The executor in this process: it reads one image ahead, and holds at most three results until they are written.
 
     Args:
-        plan: from `plan_folder`.
-        brighten: makes an image brighter: (H, W, 3), uint8 or uint16, to the same.
-        quality: of JPEG and WebP, 1 to 100.
-        max_pixels: larger images are bad files.
+        plan, quality, max_pixels: see `enhance_folder`.
+        brighten: makes an image brighter: an array (H, W, 3), uint8 or uint16, to another one.
 
-    Yields:
-        Each image, and None or the reason why it is bad.
-
-    >>> next(enhance_files(plan_folder("pairs/low", "bright"), lambda image: image))
+    >>> next(enhance_files(plan_folder("pairs/low", "copies"), lambda image: image))
     ('pairs/low/scene.0.png', None)
     """
 

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import MAX_PIXELS
+from retinex_keras.imaging import MAX_PIXELS, PathLike
 
-Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
+Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
 # rating, copyright, Microsoft's five, and the directories of exposure and position. 700 is where TIFF keeps XMP.
 EXIF_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853, *range(40091, 40096)}
@@ -28,20 +28,14 @@ _opening = threading.Lock()
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads the colours of an image, turned upright; `read_photo` also returns what else its file holds.
-
-    Args:
-        source: a path, the bytes of a file, an open binary file or a Pillow picture.
-        max_pixels: larger images are refused.
+    """Reads the colours of an image, upright, as `read_photo` does.
 
     Returns:
         (H, W, 3) array, uint8 or uint16, read-only.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
-            16 bits.
-        TypeError: if the source is something else.
+        ValueError: if it is not a good image, or one of more than `max_pixels`.
 
     >>> read_image("dark.png").shape
     (20, 24, 3)
@@ -104,21 +98,19 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
 
 def _name(source):
     """How messages call a source."""
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, PathLike):
         return os.fspath(source)
     if isinstance(source, Image.Image):
         return "The picture"
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "The file"
-    if hasattr(source, "read"):
-        name = getattr(source, "name", None)  # a number if it was opened by a descriptor
-        return name if name and isinstance(name, str) else "The file"
-    raise TypeError(f"Expected a path, bytes, a binary file or a Pillow picture. Received {type(source).__name__}.")
+    if not (isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")):
+        raise TypeError(f"Expected a path, bytes, a binary file or a Pillow picture. Received {type(source).__name__}.")
+    name = getattr(source, "name", None)  # of a file opened by a descriptor it is a number
+    return name if isinstance(name, str) else "The file"
 
 
 def _stream(source):
     """A source as a binary file, in a `with` that leaves a user's file open."""
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, PathLike):
         return open(source, "rb")  # given a path, Pillow would map TIFF into memory, and turn some of those wrongly
     return contextlib.nullcontext(source if hasattr(source, "read") else io.BytesIO(source))
 
@@ -182,10 +174,8 @@ def _decode(file, source):
         profile = _profile(file)
         if (file.mode, profile and profile.profile.xcolor_space) in (("L", "GRAY"), ("CMYK", "CMYK")):
             file = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        if file.mode in ("LA", "La"):
-            mode = "LA"
-        else:
-            mode = "RGBA" if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
+        with_alpha = "LA" if file.mode in ("LA", "La") else "RGBA"
+        mode = with_alpha if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
         return _array(file if file.mode == mode else file.convert(mode))
     clear = file.info.get("transparency")  # the colour that a PNG declares to be transparent
     if clear is None:
@@ -243,7 +233,7 @@ def _metadata(file):
     return extras
 
 
-def list_images(folder: str | os.PathLike, nested: bool = True) -> list[Path]:
+def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
     """The images of a folder by their suffix, sorted; hidden ones are left out.
 
     Args:
@@ -267,7 +257,7 @@ def list_images(folder: str | os.PathLike, nested: bool = True) -> list[Path]:
     return images
 
 
-def is_image_name(path: str | os.PathLike) -> bool:
+def is_image_name(path: PathLike) -> bool:
     """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads.
 
     >>> is_image_name("a/b.JPG"), is_image_name("a/.b.jpg"), is_image_name("a.txt")

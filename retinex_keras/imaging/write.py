@@ -1,7 +1,6 @@
 """Arrays to files."""
 
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
@@ -18,18 +18,13 @@ WITH_ALPHA = WITH_16_BITS | {".webp"}
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
-def check_writable(path: str | os.PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
-    """Checks that an image can be written, before it is computed.
+def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
+    """Raises an error if an image could not be written: ValueError or, where the folder is missing, FileNotFoundError.
 
     Args:
-        path: of the file.
+        path: of the file, whose suffix decides the format.
         quality: of JPEG and WebP, 1 to 100.
         sides: height and width of the image in pixels, if they are known.
-
-    Raises:
-        ValueError: if the suffix names none of PNG, JPEG, WebP, BMP and TIFF, the quality is out of range, or a side is
-            longer than the format allows.
-        FileNotFoundError: if there is no such folder.
 
     >>> check_writable("bright.gif")
     Traceback (most recent call last):
@@ -49,10 +44,7 @@ def check_writable(path: str | os.PathLike, quality: int = 95, sides: tuple[int,
 
 
 def check_quality(quality: int) -> None:
-    """Checks a quality of JPEG and WebP.
-
-    Raises:
-        ValueError: if it is not from 1 to 100.
+    """Raises a ValueError if a quality of JPEG and WebP is not from 1 to 100.
 
     >>> check_quality(0)
     Traceback (most recent call last):
@@ -62,15 +54,8 @@ def check_quality(quality: int) -> None:
         raise ValueError(f"The quality of JPEG and WebP is a number from 1 to 100. Received {quality}.")
 
 
-def check_is_not_input(out: str | os.PathLike, image: str | os.PathLike) -> None:
-    """Checks that a result would not overwrite the image that it is made of.
-
-    Args:
-        out: path of the result.
-        image: path of the image.
-
-    Raises:
-        ValueError: if both are the same file, under whatever names.
+def check_is_not_input(out: PathLike, image: PathLike) -> None:
+    """Raises a ValueError if the path of a result is the file of the image that it is made of, under whatever name.
 
     >>> check_is_not_input("./dark.png", "dark.png")
     Traceback (most recent call last):
@@ -81,7 +66,7 @@ def check_is_not_input(out: str | os.PathLike, image: str | os.PathLike) -> None
         raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray, extras: dict | None = None, quality: int = 95) -> None:
+def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, quality: int = 95) -> None:
     """Writes an image in the format of the path's suffix, whole or not at all.
 
     Args:

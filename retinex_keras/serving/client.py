@@ -4,16 +4,14 @@ import base64
 import concurrent.futures
 import importlib.util
 import json
-import os
 import re
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from retinex_keras.folders.plan import Plan, plan_folder
-from retinex_keras.folders.run import Report, run_plan
+from retinex_keras.folders.run import Outcomes, Report, run_plan
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, write_image
 
@@ -21,32 +19,7 @@ NAME = "retinex"  # of the model on the server
 RETRIES = 4  # of what can pass: a server that starts, or is busy
 
 
-class Server(Protocol):
-    """A server that `connect` names. Both methods raise ConnectionError if there is no such server, model or version.
-
-    >>> connect("http://localhost:8501").enhance  # doctest: +ELLIPSIS
-    <bound method ...>
-    """
-
-    def enhance(self, contents: bytes) -> bytes:
-        """Sends the bytes of an image file, and returns those of a PNG.
-
-        Raises:
-            ValueError: if the server refuses the image.
-            TimeoutError: if the answer takes too long.
-            OSError: if the server fails.
-        """
-
-    def status(self) -> dict[int, str]:
-        """Returns the versions of the model and their states.
-
-        Raises:
-            TimeoutError: if the answer takes too long.
-            OSError: if the server fails.
-        """
-
-
-def connect(url: str, version: int | None = None, timeout: float = 600.0) -> Server:
+def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
     """Names a server that serves an export of this package; nothing is sent yet.
 
     Args:
@@ -55,7 +28,9 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> Ser
         timeout: seconds that a request may take.
 
     Returns:
-        A `Server`, which has the methods `enhance` and `status`.
+        An object with two methods. `enhance(contents)` takes the bytes of an image file and returns those of a PNG;
+        `status()` returns a dict of the model's versions and their states. They raise ValueError if the server refuses the
+        image, TimeoutError, ConnectionError if there is no such server, model or version, OSError if the server fails.
 
     Raises:
         ValueError: if the URL is not of this form.
@@ -202,7 +177,7 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(server: Server, image: str | os.PathLike, out: str | os.PathLike, quality: int = 95) -> None:
+def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95) -> None:
     """Lets a server brighten the image in a file, and writes the result as `retinex enhance` does.
 
     Args:
@@ -212,12 +187,9 @@ def request_image(server: Server, image: str | os.PathLike, out: str | os.PathLi
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        FileNotFoundError: if there is no such file, or no such folder for the result.
-        ValueError: if the file is not an image, the server refuses it, both paths are the same file, the suffix names no
-            format that is written, or the quality is not from 1 to 100.
-        ConnectionError: if there is no such server, model or version.
-        TimeoutError: if the answer takes too long.
-        OSError: if the server fails.
+        FileNotFoundError: if there is no such file, or no folder for the result.
+        ValueError: if the image, the result's path or the quality is wrong, or the server refuses the image.
+        ConnectionError, TimeoutError, OSError: if the server cannot be reached, takes too long, or fails.
 
     >>> request_image(connect("http://localhost:8501"), "dark.png", "dark.png")
     Traceback (most recent call last):
@@ -229,21 +201,13 @@ def request_image(server: Server, image: str | os.PathLike, out: str | os.PathLi
 
 
 def request_folder(
-    server: Server,
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
-    force: bool = False,
-    quality: int = 95,
-    at_once: int = 4,
+    server: "_Rest | _Grpc", folder: PathLike, out: PathLike, force: bool = False, quality: int = 95, at_once: int = 4
 ) -> Report:
-    """Lets a server brighten a folder, with the results, the rules and the other arguments of `folders.run.enhance_folder`.
+    """Lets a server brighten a folder of this machine, with the arguments, results and rules of `folders.run.enhance_folder`.
 
     Args:
         server: from `connect`.
         at_once: requests that are under way at a time.
-
-    Returns:
-        A `Report` of three lists: `made`, `existing` and `bad`.
 
     Raises:
         ConnectionError: if there is no such server, model or version. It ends the work; the same call goes on with it.
@@ -261,7 +225,7 @@ def request_folder(
     return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once))
 
 
-def _request_files(plan: Plan, server: Server, quality: int, at_once: int) -> Iterator[tuple[str, str | None]]:
+def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int) -> Outcomes:
     """The executor of `run_plan` by requests."""
 
     def ask(image):

@@ -396,7 +396,6 @@ def test_an_opened_picture_has_what_its_file_holds(tmp_path, pixels, described, 
         (Image.new("F", (4, 4)), "The picture holds floats of an unknown range"),
         (Image.new("LAB", (4, 4)), "The picture holds LAB colours"),
         (Image.fromarray(np.full((4, 4), 70000, "int32")), "The picture could not be read .* do not fit into 16 bits"),
-        (Image.new("L", (20000, 20000)), "The picture has 20000x20000 pixels"),
     ],
 )
 def test_sources_without_a_name_are_refused_with_a_sentence(source, message):
@@ -537,6 +536,8 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path, pixels):
     assert read_image(tmp_path / "a.png", max_pixels=63).shape == pixels.shape
     with pytest.raises(ValueError, match="has 9x7 pixels, more than 62"):
         read_image(tmp_path / "a.png", max_pixels=62)
+    with pytest.raises(ValueError, match="The picture has 9x7 pixels, more than 62"):
+        read_image(Image.fromarray(pixels), max_pixels=62)
     assert main(["enhance", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--max-pixels", "62"]) == 2
 
 
@@ -591,17 +592,17 @@ def test_what_pillow_saves_comes_back_or_is_refused(folder, suffix, mode, size, 
             read_photo(path)
         return
     image, extras = read_photo(path)
-    deep = header(path)[1].startswith("I")
+    is_16_bit = header(path)[1].startswith("I")
     turned = size[::-1] if orientation > 4 and suffix != ".bmp" else size
     assert image.shape == (*turned, 3)
-    assert image.dtype == ("uint16" if deep else "uint8")
+    assert image.dtype == ("uint16" if is_16_bit else "uint8")
     assert "exif" not in extras
     if suffix == ".jpg":
         return
     with Image.open(io.BytesIO(path.read_bytes())) as file:  # of a path, Pillow turns some TIFF wrongly
         transposed = ImageOps.exif_transpose(file)
-        expected = np.asarray(transposed if deep else transposed.convert("RGBA"))
-    if deep:
+        expected = np.asarray(transposed if is_16_bit else transposed.convert("RGBA"))
+    if is_16_bit:
         np.testing.assert_array_equal(image, np.repeat(expected[..., None], 3, axis=-1))
     else:
         np.testing.assert_array_equal(image, expected[..., :3])

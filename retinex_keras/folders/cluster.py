@@ -31,12 +31,12 @@ class _Enhancer:
 def enhance_on_cluster(
     folder: PathLike,
     out: PathLike,
-    address="local",
-    weights="natural",
-    denoise=None,
-    force=False,
-    quality=95,
-    max_pixels=MAX_PIXELS,
+    address: str = "local",
+    weights: PathLike = "natural",
+    denoise: float | None = None,
+    force: bool = False,
+    quality: int = 95,
+    max_pixels: int = MAX_PIXELS,
 ) -> Report:
     """Enhances a folder on a Ray cluster, with the arguments, results and rules of `run.enhance_folder`.
 

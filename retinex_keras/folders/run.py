@@ -72,8 +72,10 @@ def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
 
     Args:
         plan: from `plan_folder`.
-        executor: does the work of the plan, and yields each image with None, or with the reason why it is bad, as they end.
-            An error that it raises ends the work.
+        executor: does the work of the plan, and yields each image as it ends: with None, or with the reason why it is bad.
+
+    Raises:
+        Whatever error the executor raises, which ends the work.
 
     >>> run_plan(plan_folder("pairs/low", "none"), lambda plan: ((image, "too dark") for image in plan.targets)).bad[0]
     (PosixPath('pairs/low/scene.0.png'), 'too dark')

@@ -8,8 +8,16 @@ import sys
 import warnings
 from pathlib import Path
 
-MAX_PIXELS = {"default": 250_000_000, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
-WEIGHTS = {"default": "natural", "metavar": "NAME-or-PATH", "help": "shipped weights or a .keras file (default: %(default)s)"}
+from retinex_keras.imaging import MAX_PIXELS
+from retinex_keras.recipes import DEFAULT_RECIPE, DEFAULT_WEIGHTS
+
+LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
+WEIGHTS = {
+    "default": DEFAULT_WEIGHTS,
+    "metavar": "NAME-or-PATH",
+    "help": "shipped weights or a .keras file (default: %(default)s)",
+}
+RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
 DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
 FORCE = {"action": "store_true", "help": "make results of a folder again that exist"}
 QUALITY = {"type": int, "default": 95, "metavar": "1-100", "help": "of JPEG and WebP (default: %(default)s)"}
@@ -73,13 +81,14 @@ def train(workers, index, **options):
 
 def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
     from retinex_keras.folders.plan import is_address
+    from retinex_keras.folders.run import enhance_folder
     from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_writable, write_image
-    from retinex_keras.inference import enhance, enhance_folder, load_pretrained
+    from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
+    from retinex_keras.inference import enhance, load_pretrained
 
     options = {"force": force, "quality": quality, "max_pixels": max_pixels}
     if cluster:
-        from retinex_keras.folders.cluster import enhance_folder as enhance_on_cluster
+        from retinex_keras.folders.cluster import enhance_on_cluster
 
         if sheet or Path(image).is_file():
             raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
@@ -93,8 +102,7 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
         return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
     for path in [out, sheet] if sheet else [out]:
         check_writable(path, quality)
-        if path.exists() and image.exists() and path.samefile(image):
-            raise ValueError(f"{path} is the input; inputs are never overwritten, so give the result another name.")
+        check_is_not_input(path, image)
     photo, extras = read_photo(image, max_pixels)
     check_writable(out, quality, photo.shape[:2])
     picture = enhance(photo, load_pretrained(weights, denoise))
@@ -146,8 +154,9 @@ def compare(low, high, methods, weights, sheet, format):
     from retinex_keras.evaluation.scores import compare, report
     from retinex_keras.imaging.pixels import to_uint8
     from retinex_keras.imaging.write import check_writable
-    from retinex_keras.inference import enhance, load_pretrained
+    from retinex_keras.inference import enhance, load_pretrained, shipped_weights
 
+    methods = METHODS if methods is None else methods
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise ValueError(f"There is no method {unknown[0]!r}; choose from {', '.join(METHODS)}.")
@@ -158,18 +167,21 @@ def compare(low, high, methods, weights, sheet, format):
         return to_uint8(method(image)["enhanced"])
 
     chosen = {name: functools.partial(apply, METHODS[name]) for name in methods}
-    chosen |= {name: functools.partial(enhance, model=load_pretrained(name)) for name in weights}
+    weights = shipped_weights() if weights is None else weights
+    chosen |= {name: functools.partial(enhance, weights=load_pretrained(name)) for name in weights}
     rows = compare(low, high, chosen, sheet)
     print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
 
 
-def benchmark(weights, sizes, runs):
-    from retinex_keras.evaluation.benchmark import benchmark
+def benchmark(weights, recipe, sizes, runs):
+    from retinex_keras.evaluation.benchmark import SIZES, benchmark
     from retinex_keras.inference import load_pretrained
+    from retinex_keras.recipes import find_recipe, shipped_recipes
 
     if runs < 1:
         raise ValueError(f"A median takes at least one run. Received --runs {runs}.")
-    benchmark({name: load_pretrained(name) for name in weights}, sizes, runs)
+    recipes = shipped_recipes().values() if recipe is None else [find_recipe(name) for name in recipe]
+    benchmark({name: load_pretrained(name) for name in weights}, recipes, sizes or list(SIZES), runs)
 
 
 def convert(decom, enhance, out):
@@ -222,21 +234,20 @@ def _parser():
 
     add = command(train, "Train the networks of a recipe, or go on with a stopped run.").add_argument
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
-    recipes = ["paper", "natural", "simple"]
-    add("--recipe", default="paper", choices=recipes, help="networks and training (default: %(default)s)")
+    add("--recipe", **RECIPE | {"default": DEFAULT_RECIPE})
     add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
     add("--epochs", type=int, default=100, help="of each phase (default: %(default)s)")
-    add("--batch-size", type=int, help="patches a step (default: 16; natural: 8)")
-    add("--patch-size", type=int, help="side in pixels (default: 48, with --whole 128; natural: 160)")
+    add("--batch-size", type=int, help="patches a step (default: the recipe's)")
+    add("--patch-size", type=int, help="side in pixels (default: the recipe's; with --whole 128)")
     add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
-    add("--learning-rate", type=float, default=1e-3, help="of Adam (default: %(default)s)")
+    add("--learning-rate", type=float, help="of the optimizer (default: the recipe's)")
     add("--decay-epoch", type=int, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
     add("--seed", type=int, default=0, help="of weights, order and patches (default: %(default)s)")
     add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
-    add("--filters", type=int, help="channels of the inner layers of new networks (default: 64; natural: 32)")
+    add("--filters", type=int, help="channels of the inner layers of new networks (default: the recipe's)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
     add("--workers", metavar="HOST:PORT,...", help="all machines that train together (default: what TF_CONFIG says)")
     add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
@@ -250,14 +261,14 @@ def _parser():
     add("--force", **FORCE)
     add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
     add("--quality", **QUALITY)
-    add("--max-pixels", **MAX_PIXELS)
+    add("--max-pixels", **LIMIT)
 
     add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
     add("image", type=Path)
     add("out", type=Path, help="folder for the pictures")
     add("--weights", **WEIGHTS)
     add("--denoise", **DENOISE)
-    add("--max-pixels", **MAX_PIXELS)
+    add("--max-pixels", **LIMIT)
 
     add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
     add("low", type=Path, help="folder of dark images")
@@ -270,18 +281,16 @@ def _parser():
     add = command(compare, "Score several methods on the same pairs, a row a method.").add_argument
     add("low", type=Path, help="folder of dark images")
     add("high", type=Path, help="folder of their references, of the same stems")
-    names = ["equalize", "clahe", "dehaze", "srie", "lime"]
-    add("--methods", nargs="*", default=names, metavar="NAME", help=f"of {', '.join(names)} (default: all)")
-    weights = ["simple", "paper", "natural"]
-    add("--weights", nargs="*", default=weights, metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
+    add("--methods", nargs="*", metavar="NAME", help="of those without learning (default: all)")
+    add("--weights", nargs="*", metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument
-    sizes = ["400x600", "1080p", "12 MP"]
-    add("--sizes", nargs="+", default=sizes, choices=sizes, metavar="SIZE", help="of images (default: %(default)s)")
+    add("--sizes", nargs="+", choices=["400x600", "1080p", "12 MP"], metavar="SIZE", help="of images (default: all)")
     add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
     add("--weights", **WEIGHTS | {"nargs": "+", "default": [WEIGHTS["default"]]})
+    add("--recipe", **RECIPE | {"nargs": "*", "help": "whose training is measured (default: all of the package)"})
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.").add_argument
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
@@ -294,7 +303,7 @@ def _parser():
     add("--denoise", **DENOISE)
     add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
-    add("--max-pixels", **MAX_PIXELS | {"default": 50_000_000})
+    add("--max-pixels", **LIMIT | {"default": 50_000_000})
 
     add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")

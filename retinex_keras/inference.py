@@ -33,8 +33,8 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
     """Loads trained weights.
 
     Args:
-        weights: the name of shipped weights, or the path of a `.keras` file. If its model is of a recipe of your own, the module
-            that defines it is imported by its name.
+        weights: the name of shipped weights, or the path of a `.keras` file. If its model is of a recipe of your own, the
+            module that defines it is imported.
         denoise: strength of the denoising after the networks, by default that of the weights; 0 gives the original's picture.
             Only the paper's networks are denoised after.
 
@@ -63,7 +63,7 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
     if not hasattr(model, "tile_margin"):
         raise ValueError(
-            f"{path} holds the model {type(model).__name__}. Expected RetinexNet: pass a file that `retinex train` made."
+            f"{path} holds the model {type(model).__name__}, which makes no picture; pass a file that `retinex train` made."
         )
     return model if denoise is None else model.with_denoising(denoise)
 
@@ -72,10 +72,10 @@ def _import_model(path):
     """Imports the module that defines the model in a file, if its class is not known yet; of Python's own modules none."""
     with zipfile.ZipFile(path) as file:
         config = json.loads(file.read("config.json"))
-    name, module = config.get("registered_name"), config.get("module")
-    if isinstance(module, str) and not keras.saving.get_registered_object(name):
-        if module.partition(".")[0] not in {*sys.stdlib_module_names, "keras", ""}:
-            importlib.import_module(module)
+    name, module = config.get("registered_name"), str(config.get("module"))
+    of_others = module.partition(".")[0] not in {*sys.stdlib_module_names, "keras", "retinex_keras", "None", ""}
+    if of_others and not keras.saving.get_registered_object(name):
+        importlib.import_module(module)
 
 
 @functools.lru_cache(maxsize=2)
@@ -142,8 +142,8 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[s
     Args:
         image: as in `enhance`; alpha is left out.
         weights: a model, or what `load_pretrained` takes; also by the name `model`.
-        tile: the largest side of a tile in pixels, a multiple of 8; by default what suits the model. Those at the image's border
-            are larger, by as much as the networks see around the others.
+        tile: the largest side of a tile in pixels, a multiple of 8; by default what suits the model. Those at the image's
+            border are larger, by as much as the networks see around the others.
 
     Returns:
         A dict of float32 arrays, as the model returns them: `enhanced` (H, W, 3) in [0, 1], and for a model that decomposes

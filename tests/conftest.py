@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 from retinex_keras.serving.export import export_savedmodel
 
@@ -50,7 +50,7 @@ def exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
     random = np.random.default_rng(0)
     paper = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
-    natural = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 4, 4), 1, 4))
+    natural = NaturalRetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 4, 4), 1, 4))
     for model in (paper, natural):
         model.build((None, None, None, 3))
         for variable in model.weights:  # some of them begin with zeros
@@ -64,8 +64,8 @@ def exports(tmp_path_factory):
 
 @pytest.fixture
 def tiny_natural():
-    """A RetinexNet of the natural recipe with a few filters and random weights, so that each of them matters."""
-    model = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6, 8), 1, 4))
+    """A model of the natural recipe with a few filters and random weights, so that each of them matters."""
+    model = NaturalRetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6, 8), 1, 4))
     model.build((None, None, None, 3))
     random = np.random.default_rng(0)
     for variable in model.trainable_variables:

@@ -1,16 +1,17 @@
 import pytest
 
 from retinex_keras.evaluation import benchmark
+from retinex_keras.recipes import shipped_recipes
 from retinex_keras.recipes.paper import RetinexNet
 
 
 def test_it_prints_and_returns_what_it_measured(tiny, monkeypatch, capsys):
     monkeypatch.setitem(benchmark.SIZES, "small", (16, 24))
-    results = benchmark.benchmark({"tiny": tiny}, ["small"], runs=1)
+    results = benchmark.benchmark({"tiny": tiny}, shipped_recipes().values(), ["small"], runs=1)
     printed = capsys.readouterr().out
     assert f"tiny, small: {results['tiny small seconds']:.3f} s" in printed
     assert "times the bare graph" in printed
-    for what in ("paper, EnhanceNet, 48x48", "natural, 160x160"):
+    for what in ("paper, EnhanceNet, 48x48", "natural, NaturalRetinexNet, 160x160", "simple, data, 48x48"):
         assert f"{what} patches/s: {results[f'{what} patches/s']:.0f}" in printed
     assert all(value > 0 for value in results.values())
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import _parser, main
+from retinex_keras.folders.run import enhance_folder
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import write_image
-from retinex_keras.inference import enhance_folder
 
 
 @pytest.fixture

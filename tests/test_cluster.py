@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
-from retinex_keras.folders.cluster import _Enhancer, _full, _place, _results
-from retinex_keras.inference import enhance_folder
+from retinex_keras.folders.cluster import _Enhancer
+from retinex_keras.folders.plan import find_place, plan_folder
+from retinex_keras.folders.run import enhance_folder
 
 
 def processes(name, ancestor):
@@ -84,20 +85,19 @@ def test_addresses_of_folders(tiny, random, tmp_path, monkeypatch):
     for i, (folder, out) in enumerate(
         [(plain, "memory://sent"), ("memory://in", tmp_path / "got it"), ("memory://in", "memory://in/out/")]
     ):
-        (source, folder), (sink, to) = _place(folder), _place(out)
-        targets, existing = _results(source, folder, sink, to, force=False)
-        assert len(targets) == 3
-        assert not existing
-        enhancer = _Enhancer(tmp_path / "tiny.keras", None, source, sink, quality=95, max_pixels=10**6)
-        rows = enhancer({"image": list(targets), "target": list(targets.values())})
-        assert rows["bad"].tolist() == ["bad.png" in image for image in targets]
+        plan = plan_folder(folder, out)
+        assert len(plan.targets) == 3
+        assert not plan.existing
+        enhancer = _Enhancer(plan, tmp_path / "tiny.keras", None, quality=95, max_pixels=10**6)
+        rows = enhancer({"image": list(plan.targets), "target": list(plan.targets.values())})
+        assert [reason != "" for reason in rows["reason"]] == ["bad.png" in image for image in plan.targets]
         (reason,) = filter(None, rows["reason"])
-        assert reason.startswith(f"{_full(source, folder)}/bad.png is not an image")
-        left, existing = _results(source, folder, sink, to, force=False)
-        assert len(left) == 1
-        assert len(existing) == 2
-        if sink:
-            memory.get(to, str(tmp_path / str(i)), recursive=True)
+        assert reason.startswith(f"{plan.source.full_name(plan.source.folder)}/bad.png is not an image")
+        again = plan_folder(folder, out)
+        assert len(again.targets) == 1
+        assert len(again.existing) == 2
+        if plan.sink.filesystem:
+            memory.get(plan.sink.folder, str(tmp_path / str(i)), recursive=True)
             out = tmp_path / str(i)
         files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
         assert files == [Path("1.png"), Path("a [b]/2%20::.jpg")]
@@ -121,12 +121,39 @@ def test_addresses_that_are_refused(folder, out, message):
     for name in ("/in/1.png", "/in/in/1.png", "/in/in/in/1.png"):
         memory.pipe_file(name, b"")
     with pytest.raises(ValueError, match=message):
-        _results(*_place(folder), *_place(out), force=True)
+        plan_folder(folder, out, force=True)
+
+
+def test_addresses_need_no_cluster(tiny, random, tmp_path):
+    memory = pytest.importorskip("fsspec", reason="fsspec is not installed").filesystem("memory")
+    memory.store.clear()
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(random.integers(0, 60, (20, 24, 3), dtype="uint8")).save(tmp_path / "photos" / "1.png")
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == (["memory:///out/1.png"], [], [])
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == ([], ["memory:///out/1.png"], [])
+    enhance_folder(tmp_path / "photos", tmp_path / "out", tiny)
+    assert memory.cat_file("/out/1.png") == (tmp_path / "out" / "1.png").read_bytes()
+
+
+def test_a_folder_above_the_inputs_takes_results_but_no_inputs_of_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "a").mkdir(parents=True)
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    assert plan_folder("a", ".").targets == {"a/1.png": "1.png"}
+    (tmp_path / "a" / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="would overwrite inputs"):
+        plan_folder("a", tmp_path)
+    (tmp_path / "a" / "out").mkdir()
+    (tmp_path / "a" / "out" / "1.png").write_bytes(b"")
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / "out" / "1.png")
+    plan = plan_folder("a", "a/out")  # what lies there, under whatever name, is no input
+    assert plan.targets == {"a/a/1.png": "a/out/a/1.png"}
+    assert plan.existing == [Path("a/out/1.png")]
 
 
 def test_an_address_of_files_is_a_folder(tmp_path):
     pytest.importorskip("fsspec", reason="fsspec is not installed")
-    assert _place(f"file://{tmp_path}/a b/") == (None, tmp_path / "a b")
+    assert find_place(f"file://{tmp_path}/a b/") == (None, str(tmp_path / "a b"))
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from retinex_keras.data import pipeline
-from retinex_keras.data.degrade import darken, evened, wide_darken
+from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
 from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
 from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
 
@@ -275,15 +275,13 @@ def test_darkening_is_seeded():
 
 def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     """The pixels of a synthetic scene tell where they were taken from."""
-    monkeypatch.setattr(pipeline, "evened", lambda image, mean: image)
+    monkeypatch.setattr(pipeline, "normalize_exposure", lambda image, mean: image)
     rows, columns = np.mgrid[:100, :120].astype("uint8")
     high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
     scene = np.stack([high // 2, high])
     kinds = []
     for seed in range(60):
-        patches, context = training_view(
-            scene, 48, np.random.default_rng(seed), degradation=lambda pixels, rng: pixels // 4
-        )
+        patches, context = training_view(scene, 48, np.random.default_rng(seed), degradation=lambda pixels, rng: pixels // 4)
         assert patches.shape == (2, 48, 48, 3)
         assert context.shape == (128, 128, 3)
         low, high = patches
@@ -304,14 +302,14 @@ def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():
     for low, high in views:
         assert (high.max() == 60) == np.array_equal(low, high)  # what is bright enough stays as it is
     values = np.arange(256, dtype="uint8")
-    np.testing.assert_array_equal(evened(values, 0.47), values)
-    assert evened(values, 0.9).mean() < values.mean() < evened(values, 0.2).mean()
+    np.testing.assert_array_equal(normalize_exposure(values, 0.47), values)
+    assert normalize_exposure(values, 0.9).mean() < values.mean() < normalize_exposure(values, 0.2).mean()
     for mean in (0, 1):
-        assert list(evened(values, mean)[[0, 255]]) == [0, 255]
+        assert list(normalize_exposure(values, mean)[[0, 255]]) == [0, 255]
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):
-    first, second = (next(iter(training_patches(numbered, 10, 4, seed=3, context=True))) for _ in range(2))
+    first, second = (next(iter(training_patches(numbered, 10, 4, seed=3, view=training_view))) for _ in range(2))
     (low, context), high = first
     assert (low.shape, context.shape, high.shape) == ((4, 10, 10, 3), (4, 128, 128, 3), (4, 10, 10, 3))
     for one, other in zip((low, context, high), (*second[0], second[1])):

@@ -303,6 +303,118 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+class Pipe(io.BytesIO):
+    """A file that can be read once, from its beginning to its end."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise io.UnsupportedOperation("seek")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_photo_is_the_same_from_a_path_bytes_or_an_open_file(tmp_path, random, suffix, dtype):
+    path = tmp_path / f"a{suffix}"
+    values = random.integers(0, np.iinfo(dtype).max, (300, 9, 4), dtype=dtype)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    write_image(path, values[..., :3], {"alpha": values[..., 3:], "exif": exif.tobytes(), "dpi": (300.0, 300.0)})
+    expected, extras = read_photo(path)
+    assert expected.dtype == (dtype if suffix in (".png", ".tif") else "uint8")
+    contents = path.read_bytes()
+    with path.open("rb") as file:
+        file.read(5)  # it is read from its beginning all the same
+        for source in (
+            str(path),
+            contents,
+            bytearray(contents),
+            memoryview(contents),
+            io.BytesIO(contents),
+            Pipe(contents),
+            file,
+        ):
+            image, others = read_photo(source)
+            np.testing.assert_array_equal(image, expected)
+            np.testing.assert_array_equal(others.pop("alpha", 0), extras.get("alpha", 0))
+            assert others == {name: value for name, value in extras.items() if name != "alpha"}
+        assert not file.closed
+
+
+def test_a_compressed_tiff_of_16_bits_from_an_open_file(tmp_path, random):
+    values = random.integers(0, 65536, (300, 9, 3), dtype="uint16")
+    tifffile.imwrite(tmp_path / "a.tif", values, compression="zlib", photometric="rgb")
+    with open(tmp_path / "a.tif", "rb") as file:
+        np.testing.assert_array_equal(read_image(file), values)
+    np.testing.assert_array_equal(read_image((tmp_path / "a.tif").read_bytes()), values)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "La", "PA", "CMYK", "YCbCr", "HSV", "I;16", "I"])
+def test_a_picture_of_any_mode_is_read_and_left_as_it_is(random, mode):
+    picture = Image.fromarray(random.integers(0, 256, (7, 9, 4), dtype="uint8"))
+    if mode in ("PA", "La"):
+        picture = picture.convert("LA")
+    picture = Image.fromarray(random.integers(0, 65536, (7, 9), dtype="uint16")) if mode.startswith("I") else picture
+    picture = picture if picture.mode == mode else picture.convert(mode)
+    picture.info["exif"] = b"Exif\0\0" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    before = picture.tobytes()
+    image, extras = read_photo(picture)
+    assert (picture.size, picture.tobytes(), picture.getexif()[0x0112]) == ((9, 7), before, 6)
+    if mode.startswith("I"):
+        expected = np.repeat(np.asarray(picture)[..., None], 3, axis=-1).astype("uint16")
+    else:
+        expected = np.asarray((picture.convert("LA") if mode == "La" else picture).convert("RGBA"))
+        np.testing.assert_array_equal(extras.get("alpha", np.full((9, 7, 1), 255)), upright(expected[..., 3:]))
+    np.testing.assert_array_equal(image, upright(expected[..., :3]))
+    assert "exif" not in extras
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
+def test_an_opened_picture_has_what_its_file_holds(tmp_path, pixels, described, suffix):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Title", "Night")
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", **described, pnginfo=info)
+    image, extras = read_photo(tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"a.{suffix}") as picture:
+        same, others = read_photo(picture)
+    np.testing.assert_array_equal(same, image)
+    loaded, expected = Image.Exif(), Image.Exif()
+    loaded.load(others.pop("exif"))
+    expected.load(extras.pop("exif"))
+    assert dict(loaded) == dict(expected)
+    assert others == extras
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "The file is not an image in a format"),
+        (saved("PNG")[:500], r"The file could not be read \(.*truncated"),
+        (io.BytesIO(png(width=60000, height=60000)), "The file has 60000x60000 pixels, more than 250000000"),
+        (frames("GIF"), "The file has 3 frames"),
+        (Image.new("F", (4, 4)), "The picture holds floats of an unknown range"),
+        (Image.new("LAB", (4, 4)), "The picture holds LAB colours"),
+        (Image.fromarray(np.full((4, 4), 70000, "int32")), "The picture could not be read .* do not fit into 16 bits"),
+    ],
+)
+def test_sources_without_a_name_are_refused_with_a_sentence(source, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        read_image(source)
+
+
+def test_an_open_file_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"text")
+    with open(tmp_path / "a.png", "rb") as file, pytest.raises(ValueError, match=f"^{tmp_path}/a.png is not an image"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("source", [None, 3, np.zeros((4, 4, 3), "uint8")])
+def test_what_is_no_source_is_a_mistake_of_the_caller(source):
+    with pytest.raises(TypeError, match=f"Received {type(source).__name__}"):
+        read_image(source)
+
+
 WHOLE = {form: saved(form) for form in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")}
 REFUSED = {  # name: content, and words of the message
     "empty.jpg": (b"", "is not an image"),
@@ -424,6 +536,8 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path, pixels):
     assert read_image(tmp_path / "a.png", max_pixels=63).shape == pixels.shape
     with pytest.raises(ValueError, match="has 9x7 pixels, more than 62"):
         read_image(tmp_path / "a.png", max_pixels=62)
+    with pytest.raises(ValueError, match="The picture has 9x7 pixels, more than 62"):
+        read_image(Image.fromarray(pixels), max_pixels=62)
     assert main(["enhance", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--max-pixels", "62"]) == 2
 
 
@@ -478,17 +592,17 @@ def test_what_pillow_saves_comes_back_or_is_refused(folder, suffix, mode, size, 
             read_photo(path)
         return
     image, extras = read_photo(path)
-    deep = header(path)[1].startswith("I")
+    is_16_bit = header(path)[1].startswith("I")
     turned = size[::-1] if orientation > 4 and suffix != ".bmp" else size
     assert image.shape == (*turned, 3)
-    assert image.dtype == ("uint16" if deep else "uint8")
+    assert image.dtype == ("uint16" if is_16_bit else "uint8")
     assert "exif" not in extras
     if suffix == ".jpg":
         return
     with Image.open(io.BytesIO(path.read_bytes())) as file:  # of a path, Pillow turns some TIFF wrongly
         transposed = ImageOps.exif_transpose(file)
-        expected = np.asarray(transposed if deep else transposed.convert("RGBA"))
-    if deep:
+        expected = np.asarray(transposed if is_16_bit else transposed.convert("RGBA"))
+    if is_16_bit:
         np.testing.assert_array_equal(image, np.repeat(expected[..., None], 3, axis=-1))
     else:
         np.testing.assert_array_equal(image, expected[..., :3])

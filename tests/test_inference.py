@@ -8,6 +8,7 @@ from PIL import Image
 
 from retinex_keras.imaging.pixels import to_uint8
 from retinex_keras.imaging.read import read_image
+from retinex_keras.imaging.tiling import cut
 from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.recipes.paper import EnhanceNet
 
@@ -28,10 +29,12 @@ def test_tiled_is_whole_to_the_bit(seeded, random, height, width):
     grid=strategies.sampled_from([1, 8]),
 )
 def test_the_tiles_cover_an_axis_once_and_see_equally_much_of_it(size, tile, halo, grid):
-    tiles, seen = zip(*_spans(size, tile, halo, grid), strict=True)
+    axis = cut(size, tile, halo, grid)
+    tiles, seen = zip(*axis.slices(), strict=True)
     assert [i for span in tiles for i in range(size)[span]] == list(range(size))
     assert len({span.stop - span.start for span in seen}) == 1
     end = size + -size % grid
+    assert axis.padded == end
     for inner, outer in zip(tiles, seen, strict=True):
         assert outer.start % grid == outer.stop % grid == 0
         assert outer.start >= 0
@@ -39,6 +42,14 @@ def test_the_tiles_cover_an_axis_once_and_see_equally_much_of_it(size, tile, hal
         assert outer.start == 0 or inner.start - outer.start >= halo
         assert outer.stop == end or outer.stop - inner.stop >= halo
         assert outer.stop - outer.start <= tile + 2 * halo
+    pixels = np.arange(size)  # where each pixel is, once the windows lie one after the other
+    places = [
+        i * axis.window + pixel - outer.start for i, (own, outer) in enumerate(zip(tiles, seen)) for pixel in range(size)[own]
+    ]
+    np.testing.assert_array_equal(axis.position(pixels), places)
+    tensors = cut(tf.constant(size), tile, halo, grid)
+    np.testing.assert_array_equal(tensors, axis)
+    np.testing.assert_array_equal(tensors.position(tf.constant(pixels)), places)
 
 
 def test_sizes_on_the_grid_are_the_bare_network(tiny, random):
@@ -78,10 +89,10 @@ def test_enhance_takes_pictures_and_tensors_and_names_of_weights(random):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4)), r"shape \(4, 4\)"),
-        (np.zeros((4, 4, 4)), r"shape \(4, 4, 4\)"),
+        (np.zeros(4), r"shape \(4,\)"),
+        (np.zeros((4, 4, 5)), r"shape \(4, 4, 5\)"),
         (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
-        (np.zeros((1, 4, 4, 3)), r"shape \(1, 4, 4, 3\)"),
+        (np.zeros((1, 1, 4, 4, 3)), r"shape \(1, 1, 4, 4, 3\)"),
         (np.zeros((4, 4, 3), "int64"), "Received int64"),
         (np.zeros((4, 4, 3), bool), "Received bool"),
         (np.full((4, 4, 3), np.nan), "values from nan to nan"),
@@ -128,3 +139,29 @@ def test_files_that_are_no_retinexnet(tmp_path):
     net.save(tmp_path / "b.keras")
     with pytest.raises(ValueError, match="holds the model EnhanceNet"):
         load_pretrained(tmp_path / "b.keras")
+
+
+def test_enhance_takes_what_people_have(tmp_path, tiny, random):
+    """Grey, alpha, bytes, open files, pictures of any mode, batches and lists; each as the RGB array that it stands for."""
+    rgba = random.integers(0, 60, (12, 10, 4), dtype="uint8")
+    expected = enhance(rgba[..., :3], tiny)
+    np.testing.assert_array_equal(enhance(rgba, tiny), np.concatenate([expected, rgba[..., 3:]], axis=-1))
+    grey = rgba[..., 0]
+    from_grey = enhance(np.stack([grey] * 3, axis=-1), tiny)
+    np.testing.assert_array_equal(enhance(grey, tiny), from_grey)
+    np.testing.assert_array_equal(enhance(grey[..., None], weights=tiny), from_grey)
+    np.testing.assert_array_equal(enhance(np.stack([rgba, rgba])[..., :3], model=tiny), [expected, expected])
+    some = enhance([rgba[..., :3], grey], tiny)
+    np.testing.assert_array_equal(some[0], expected)
+    np.testing.assert_array_equal(some[1], from_grey)
+    Image.fromarray(rgba[..., :3]).save(tmp_path / "a.png")
+    contents = (tmp_path / "a.png").read_bytes()
+    with open(tmp_path / "a.png", "rb") as file:
+        for source in (contents, bytearray(contents), file, str(tmp_path / "a.png")):
+            np.testing.assert_array_equal(enhance(source, tiny), expected)
+    for mode in ("L", "P", "CMYK", "YCbCr", "1", "RGBX"):
+        picture = Image.fromarray(rgba[..., :3]).convert(mode)
+        np.testing.assert_array_equal(enhance(picture, tiny), enhance(np.asarray(picture.convert("RGB")), tiny))
+    parts = decompose(np.stack([rgba, rgba]), tiny)
+    assert parts["illumination"].shape == (2, 12, 10, 1)
+    np.testing.assert_array_equal(parts["illumination"][1], decompose(rgba, tiny)["illumination"])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from retinex_keras.networks import losses
+from retinex_keras.recipes import paper
 
 TERMS = {
     "recon_low": "recon_loss_low",
@@ -18,11 +19,12 @@ TERMS = {
 def test_all_terms_are_the_originals(seeded, original, size):
     low, high = original[f"{size}_low"], original[f"{size}_high"]
     low_parts, high_parts = seeded.decom_net(low), seeded.decom_net(high)
-    decomposition = losses.decomposition_losses(low, high, low_parts, high_parts)
-    adjustment = losses.adjustment_losses(high, low_parts[0], seeded.enhance_net(*low_parts))
+    decomposition = paper.decomposition_terms(low, high, low_parts, high_parts)
+    adjustment = paper.adjustment_terms(high, low_parts[0], seeded.enhance_net(*low_parts))
     computed = {theirs: decomposition[ours] for ours, theirs in TERMS.items()}
     computed |= {"relight_loss": adjustment["relight"], "Ismooth_loss_delta": adjustment["smooth_adjusted"]}
-    computed |= {"loss_Decom": decomposition["loss"], "loss_Relight": adjustment["loss"]}
+    computed["loss_Decom"] = sum(weight * decomposition[name] for name, weight in paper.DECOMPOSITION_WEIGHTS.items())
+    computed["loss_Relight"] = sum(weight * adjustment[name] for name, weight in paper.ADJUSTMENT_WEIGHTS.items())
     assert len(computed) == 11
     for name, value in computed.items():
         np.testing.assert_allclose(value, original[f"{size}/loss/{name}"], rtol=1e-5, err_msg=name)
@@ -38,5 +40,5 @@ def test_gradients_read_the_row_below_and_the_border_as_zero():
 def test_losses_are_float32_for_half_precision_images(random):
     low, high = (random.random((1, 8, 8, 3)).astype("float16") for _ in range(2))
     parts = random.random((1, 8, 8, 3), dtype="float32"), random.random((1, 8, 8, 1), dtype="float32")
-    terms = losses.decomposition_losses(low, high, parts, parts) | losses.adjustment_losses(high, *parts)
+    terms = paper.decomposition_terms(low, high, parts, parts) | paper.adjustment_terms(high, *parts)
     assert {str(value.dtype) for value in map(np.asarray, terms.values())} == {"float32"}

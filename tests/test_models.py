@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
-from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet, _enlarge
+from retinex_keras.networks.layers import enlarge
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet, fuse_levels
 
 
 def direction(name, shape):
@@ -51,9 +52,10 @@ def test_outputs_are_the_originals(seeded, original, size):
 def test_gradients_are_the_originals(seeded, original, phase):
     model = dict(zip(("DecomNet", "RelightNet"), compiled(seeded)))[phase]
     with tf.GradientTape() as tape:
-        terms, _ = model.compute_losses(original["even_low"], original["even_high"], training=True)
+        low = original["even_low"] if model is seeded.decom_net else model.decompose(original["even_low"])
+        loss = model.compute_loss(low, original["even_high"], model(low))
     names = [str(name) for name in original["names"] if name.startswith(phase)]
-    gradients = tape.gradient(terms["loss"], model.trainable_variables)
+    gradients = tape.gradient(loss, model.trainable_variables)
     for name, gradient in zip(names, gradients, strict=True):
         gradient = np.asarray(gradient, "float64")
         norm, along = original[f"grad_norm/{name}"], original[f"grad_along/{name}"]
@@ -74,7 +76,20 @@ def test_enlarging_follows_tensorflow_1_at_every_size(random):
         for coarse in {-(-size // 2), -(-size // 4)}:
             x = random.random((1, coarse, coarse, 2), dtype="float32")
             index = np.floor(np.arange(size, dtype="float32") * (np.float32(coarse) / np.float32(size))).astype(int)
-            np.testing.assert_array_equal(_enlarge(x, (size, size)), x[:, index][:, :, index])
+            np.testing.assert_array_equal(enlarge(x, (size, size)), x[:, index][:, :, index])
+
+
+@pytest.mark.parametrize("size", [(16, 24), (13, 17), (1, 3)])
+def test_the_end_of_enhance_net_is_its_two_convolutions_in_plain_order(random, size):
+    """The oracle: the levels enlarged and concatenated, a 1x1 convolution, then a 3x3 one."""
+    sides = [[-(-side // step) for side in size] for step in (4, 2, 1)]
+    levels = [random.standard_normal((2, *side, 5)).astype("float32") for side in sides]
+    fusion, last = keras.layers.Conv2D(5, 1), keras.layers.Conv2D(1, 3, padding="same")
+    fusion.build((None, None, None, 15)), last.build((None, None, None, 5))
+    for layer in (fusion, last):
+        layer.bias.assign(random.standard_normal(layer.bias.shape))
+    plain = last(fusion(np.concatenate([enlarge(level, size) for level in levels], axis=-1)))
+    np.testing.assert_allclose(fuse_levels(levels, fusion, last), plain, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("policy", "jit_compile"), [("float32", True), ("mixed_float16", False), ("mixed_bfloat16", True)])
@@ -123,10 +138,11 @@ def test_a_term_is_left_out_by_its_weight(random):
     low, high = random.random((2, 2, 8, 8, 3)).astype("float32")
     net = DecomNet(4, 1)
     net.compile(loss_weights={"equal_r": 0, "smooth_low": 2})
-    terms, _ = net.compute_losses(low, high, training=False)
+    terms = net.loss_terms(low, high, net(low))
+    total = net.compute_loss(low, high, net(low))
     weights = {"recon_low": 1, "recon_high": 1, "recon_mutual_low": 0.001, "recon_mutual_high": 0.001}
     weights |= {"smooth_low": 2, "smooth_high": 0.1}
-    assert float(terms["loss"]) == pytest.approx(sum(weight * float(terms[name]) for name, weight in weights.items()))
+    assert float(total) == pytest.approx(sum(weight * float(terms[name]) for name, weight in weights.items()))
     with pytest.raises(ValueError, match="terms of the loss are .*equal_r"):
         net.compile(loss_weights={"equal": 0})
 
@@ -179,9 +195,9 @@ for size in ("even", "odd"):
     low, high = original[size + "_low"], original[size + "_high"]
     parts = model(low)
     np.testing.assert_allclose(parts["adjusted_illumination"], original[size + "/I_delta"], rtol=0, atol=1e-5)
-    terms, _ = model.compute_losses(low, high, training=True)
+    loss = model.compute_loss(low, high, parts)
     expected = original[size + "/loss/loss_Decom"] + original[size + "/loss/loss_Relight"]
-    np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 """
     environment = os.environ | {"KERAS_BACKEND": "jax"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
@@ -213,8 +229,8 @@ results |= {f"val {name}": value for name, value in logs.items()}
 np.savez(f"{folder}/{backend}.npz", **results)
 """
     rng = np.random.default_rng(0)
-    nets = (NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 8), 1, 4)) if recipe == "natural" else (DecomNet(4), EnhanceNet(4))
-    model = RetinexNet(*nets)
+    natural = NaturalRetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 8), 1, 4))
+    model = natural if recipe == "natural" else RetinexNet(DecomNet(4), EnhanceNet(4))
     model.build((None, None, None, 3))
     model.set_weights([rng.normal(0, 0.1, weight.shape) for weight in model.get_weights()])
     model.save(tmp_path / "model.keras")

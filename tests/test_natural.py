@@ -4,13 +4,11 @@ import pytest
 
 from retinex_keras.imaging.pixels import context_indices
 from retinex_keras.inference import decompose
-from retinex_keras.networks.losses import NATURAL_WEIGHTS, natural_losses
-from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
-from retinex_keras.recipes.paper import RetinexNet
+from retinex_keras.recipes.natural import TERM_WEIGHTS, NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet, natural_terms
 
 
 def test_parameters_are_few():
-    model = RetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
+    model = NaturalRetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
     model.build((None, None, None, 3))
     assert model.count_params() == 1_436_405
 
@@ -39,7 +37,7 @@ def test_black_and_white_images_stay_finite(tiny_natural):
 
 
 def test_untrained_it_returns_the_image(random):
-    model = RetinexNet(NaturalDecomNet(4), NaturalEnhanceNet((4, 8), 1, 4))
+    model = NaturalRetinexNet(NaturalDecomNet(4), NaturalEnhanceNet((4, 8), 1, 4))
     image = random.random((2, 20, 13, 3), dtype="float32")
     np.testing.assert_allclose(model(image)["enhanced"], image, rtol=0, atol=1e-6)
 
@@ -85,7 +83,7 @@ def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, tiny_natural, random)
 def test_fit_lowers_the_loss_and_changes_every_weight(random, tiny_natural, policy, jit_compile):
     nets = (tiny_natural.decom_net, tiny_natural.enhance_net)
     nets = [type(net).from_config(net.get_config() | {"dtype": policy}) for net in nets]
-    model = RetinexNet(*nets, dtype=policy)
+    model = NaturalRetinexNet(*nets, dtype=policy)
     model.build((None, None, None, 3))
     model.set_weights(tiny_natural.get_weights())
     high = random.random((2, 16, 16, 3), dtype="float32")
@@ -93,7 +91,7 @@ def test_fit_lowers_the_loss_and_changes_every_weight(random, tiny_natural, poli
     model.compile(keras.optimizers.AdamW(1e-2, global_clipnorm=1.0), jit_compile=jit_compile)
     history = model.fit(low, high, batch_size=2, epochs=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    assert set(history) == {"loss", *NATURAL_WEIGHTS}
+    assert set(history) == {"loss", *TERM_WEIGHTS}
     assert not any(map(np.array_equal, tiny_natural.get_weights(), model.get_weights()))
     assert {keras.backend.standardize_dtype(part.dtype) for part in model(*low).values()} == {"float32"}
     assert model.enhance_net.stem.compute_dtype == keras.DTypePolicy(policy).compute_dtype
@@ -104,7 +102,7 @@ def test_perfect_pictures_cost_nothing(random):
     low_parts, high_parts = (
         (image / brightest, brightest) for image in (low, high) for brightest in [image.max(-1, keepdims=True)]
     )
-    terms = natural_losses(low, high, low_parts, high_parts, high_parts)
+    terms = natural_terms(low, high, low_parts, high_parts, high_parts)
     for name in ("fidelity", "aligned", "structure", "restored", "tight"):
         assert float(terms[name]) == pytest.approx(0, abs=1e-6), name
 
@@ -112,6 +110,6 @@ def test_perfect_pictures_cost_nothing(random):
 def test_the_aligned_term_does_not_see_brightness(random):
     high = random.random((1, 16, 16, 3), dtype="float32")
     ones = np.ones((1, 16, 16, 1), "float32")
-    terms = natural_losses(high, high, (high, ones), (high, ones), (high, 0.6 * ones))
+    terms = natural_terms(high, high, (high, ones), (high, ones), (high, 0.6 * ones))
     assert float(terms["aligned"]) == pytest.approx(0, abs=1e-6)
     assert float(terms["fidelity"]) == pytest.approx(0.4 * high.mean(), rel=1e-4)

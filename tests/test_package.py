@@ -1,5 +1,6 @@
 import doctest
 import importlib
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 import retinex_keras
+from retinex_keras.data.pairs import load_pairs, load_photos
+from retinex_keras.imaging.read import read_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,20 +32,20 @@ def test_the_package_runs_as_a_module():
 
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
 # lack, and workers are several.
-WITHOUT = {"__init__", "__main__", "cli", "benchmark", "cluster", "tf1_checkpoint", "train_jax", "distribution"}
-MODULES = [
-    path.relative_to(ROOT).with_suffix("") for path in (ROOT / "retinex_keras").rglob("*.py") if path.stem not in WITHOUT
-]
+WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "recipes.tf1_checkpoint", "training.distribution"}
+MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
+EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 
 
-@pytest.mark.parametrize("name", sorted(".".join(path.parts) for path in MODULES))
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, monkeypatch):
-    module = importlib.import_module(name)
+    module = importlib.import_module(f"retinex_keras.{name}")
     own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     assert [key for key, value in own.items() if key[0] != "_" and ">>>" not in value.__doc__] == []
     shutil.copy(make_pairs("pairs") / "low" / "scene.0.png", tmp_path / "dark.png")
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(module, extraglobs={"np": np}, optionflags=doctest.ELLIPSIS).failed == 0
+    given = {"np": np, "Path": Path, "read_image": read_image, "load_pairs": load_pairs, "load_photos": load_photos}
+    assert doctest.testmod(module, extraglobs=given, optionflags=doctest.ELLIPSIS).failed == 0
 
 
 @pytest.fixture(scope="module")

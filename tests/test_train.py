@@ -91,7 +91,7 @@ def test_the_natural_recipe_stopped_and_resumed_ends_where_an_uninterrupted_run_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("retinex_keras.training.run._Samples.on_epoch_end", stop)
+        patched.setattr("retinex_keras.training.state.Samples.on_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             train_retinexnet(pairs, tmp_path / "stopped", **options)
     stopped = train_retinexnet(pairs, tmp_path / "stopped", **options)

@@ -24,8 +24,9 @@ from retinex_keras.training.run import train_retinexnet
 FIT = """
 import sys
 import keras, numpy as np, tensorflow as tf
-from retinex_keras import RetinexNet, load_pairs, training_patches, whole_pairs
-from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
+from retinex_keras import load_pairs, training_patches, whole_pairs
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
+from retinex_keras.data.pipeline import training_view
 
 cpu, pairs = tf.config.list_physical_devices("CPU")[0], load_pairs(sys.argv[1])
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -33,12 +34,12 @@ results = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = RetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6), 1, 4))
+        model = NaturalRetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6), 1, 4))
         model.build((None, None, None, 3))
         for i, variable in enumerate(model.trainable_variables):  # none is zero, so that each matters
             variable.assign(variable + 0.02 * np.random.default_rng(i).standard_normal(variable.shape))
         model.compile(keras.optimizers.SGD(1.0, global_clipnorm=0.1))
-    patches = training_patches(pairs, 16, 4, context=True)
+    patches = training_patches(pairs, 16, 4, view=training_view)
     validation = whole_pairs(pairs[:2], strategy.num_replicas_in_sync)
     history = model.fit(patches, steps_per_epoch=2, epochs=1, validation_data=validation, shuffle=False, verbose=0)
     results.append((model.get_weights(), history.history))
@@ -63,13 +64,13 @@ def log(run, phase):
         return [{key: float(value or "nan") for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
-def patches_of_workers(images, size, batch_size, seed, first_epoch, degradation, context, _, steps):
+def patches_of_workers(images, size, batch_size, seed, first_epoch, view, _, steps):
     """The global batches of two workers, in one process."""
     shares = []
     for worker in range(2):
         place = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=2)
         mine = images[worker::2]
-        shares.append(training_patches(mine, size, batch_size, seed, first_epoch, degradation, context, place, steps))
+        shares.append(training_patches(mine, size, batch_size, seed, first_epoch, view, place, steps))
     return tf.data.Dataset.zip(*shares).map(lambda *shares: tuple(tf.concat(sides, 0) for sides in zip(*shares)))
 
 

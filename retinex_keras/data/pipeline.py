@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
-from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
+from retinex_keras.imaging.pixels import CONTEXT, LUMA, context_indices, to_float
 
 
 def flip_rotate(images, number):
@@ -92,7 +92,7 @@ def training_view(images, size, rng, degradation=wide_darken):
     else:
         low = high
     if low is not high:
-        high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ np.array([0.299, 0.587, 0.114]) / 255)
+        high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 

@@ -14,8 +14,8 @@ try:
 except ImportError:  # the functions say so
     scipy = skimage = None
 
-from retinex_keras.imaging.pixels import to_float
-from retinex_keras.inference import _opened
+from retinex_keras.imaging.pixels import LUMA, to_float
+from retinex_keras.inference import as_pixels
 
 Image = str | PathLike | np.ndarray
 DARKEST = 1 / 255  # replaces black where a logarithm or a division would not be finite
@@ -178,7 +178,7 @@ def lime(image: Image, alpha: float = 0.15, gamma: float = 0.8, denoise: float =
     illumination = _refined(image.max(-1), alpha)[..., None]
     enhanced = np.clip(image / illumination**gamma, 0.0, 1.0)
     if denoise:
-        luma = enhanced @ np.array([0.299, 0.587, 0.114])
+        luma = enhanced @ LUMA
         options = {"patch_size": 5, "patch_distance": 6, "h": 0.8 * denoise, "sigma": denoise}
         smooth = skimage.restoration.denoise_nl_means(luma, **options)
         denoised = np.clip(enhanced + (smooth - luma)[..., None], 0.0, 1.0)
@@ -226,7 +226,7 @@ def _floats(image):
     """The image as float64 in [0, 1], read if it is a path. It refuses what `inference` refuses."""
     if skimage is None:
         raise ImportError("This method needs scikit-image and SciPy: pip install 'retinex_keras[baselines]'.")
-    image = _opened(image)
+    image = as_pixels(image)[0]
     return (image if image.dtype.kind == "f" else to_float(image)).astype("float64")
 
 

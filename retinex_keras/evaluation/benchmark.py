@@ -14,20 +14,20 @@ import tensorflow as tf
 
 from retinex_keras.data.pipeline import training_patches
 from retinex_keras.inference import enhance
-from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet
-from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 from retinex_keras.serving.export import export_onnx
+from retinex_keras.training.run import Settings
 
 SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
 
 
-def benchmark(models, sizes=tuple(SIZES), runs=5):
+def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs: int = 5) -> dict:
     """Measures and prints, a line at a time; medians after a warm-up, reading and writing of files left out.
 
     Where ONNX Runtime and tf2onnx are installed, it is measured too.
 
     Args:
-        models: a dict of `RetinexNet`s by name, for enhancing; the training steps are those of new networks of both recipes.
+        models: {name: model}, for enhancing.
+        recipes: from `find_recipe`, for training new networks.
         sizes: names in `SIZES`.
         runs: measurements of each kind.
 
@@ -61,7 +61,7 @@ def benchmark(models, sizes=tuple(SIZES), runs=5):
                     results[f"{name} {size} ONNX seconds"] = onnx
                     line += f", ONNX Runtime {onnx:.3f} s"
             print(line)
-    results |= _training_rates(runs)
+    results |= _training_rates(recipes, runs)
     for name, value in results.items():
         if name.endswith("patches/s"):
             print(f"{name}: {value:.0f}")
@@ -103,22 +103,21 @@ def _flops(model, height, width):
     return profiler.profile(graph, options=options).total_float_ops
 
 
-def _training_rates(runs):
-    """Patches a second of the pipeline alone and of the training steps of each recipe, on 400x600 images of noise."""
+def _training_rates(recipes, runs):
+    """Patches a second of each recipe: of its data pipeline alone, and of its training steps, on 400x600 images of noise."""
     images = [np.random.default_rng(i).integers(0, 256, (2, 400, 600, 3), dtype="uint8") for i in range(32)]
-    patches = training_patches(images)
-    iterator = iter(patches)
-    rates = {"paper, data, 48x48 patches/s": 1600 / _median_seconds(lambda: [next(iterator) for _ in range(100)], runs)}
-    decom_net, enhance_net, natural = DecomNet(), EnhanceNet(), RetinexNet(NaturalDecomNet(), NaturalEnhanceNet())
-    decom_net.compile()
-    enhance_net.compile(decom_net=decom_net)
-    natural.compile()
-    views = training_patches(images, 160, 8, context=True)
-    for what, network, data, count in (
-        ("paper, DecomNet, 48x48", decom_net, patches, 16),
-        ("paper, EnhanceNet, 48x48", enhance_net, patches, 16),
-        ("natural, 160x160", natural, views, 8),
-    ):
-        seconds = _median_seconds(lambda n=network, d=data: n.fit(d, steps_per_epoch=3, shuffle=False, verbose=0), runs)
-        rates[f"{what} patches/s"] = 3 * count / seconds
+    rates = {}
+    for recipe in recipes:
+        model = recipe.build(recipe.defaults["filters"], 0)
+        size, count = recipe.defaults["patch_size"], recipe.defaults["batch_size"]
+        patches = training_patches(images, size, count, view=recipe.view)
+        iterator = iter(patches)
+        seconds = _median_seconds(lambda: [next(iterator) for _ in range(20)], runs)  # noqa: B023, called at once
+        rates[f"{recipe.name}, data, {size}x{size} patches/s"] = 20 * count / seconds
+        for phase in recipe.phases:
+            network = phase.network(model)
+            phase.compile(model, Settings.of(recipe))
+            options = {"steps_per_epoch": 3, "shuffle": False, "verbose": 0}
+            seconds = _median_seconds(lambda: network.fit(patches, **options), runs)  # noqa: B023
+            rates[f"{recipe.name}, {type(network).__name__}, {size}x{size} patches/s"] = 3 * count / seconds
     return rates

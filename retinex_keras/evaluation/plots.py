@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from retinex_keras.imaging.atomic import atomic_path
-from retinex_keras.imaging.pixels import to_uint8
+from retinex_keras.imaging.pixels import LUMA, to_uint8
 
 Path = str | os.PathLike | None
 
@@ -111,7 +111,7 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
     figure = Figure(figsize=(6.5, 2.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for label, images in groups.items():
-        luma = np.concatenate([(to_uint8(np.asarray(i)) @ np.array([0.299, 0.587, 0.114]) / 255).ravel() for i in images])
+        luma = np.concatenate([(to_uint8(np.asarray(i)) @ LUMA / 255).ravel() for i in images])
         share, edges = np.histogram(luma, 64, (0.0, 1.0), weights=np.full(luma.size, 100 / luma.size))
         axis.stairs(share, edges, fill=True, alpha=0.5, label=f"{label} (median {np.median(luma):.2f})")
     axis.set(xlabel="brightness (luma, 0 black, 1 white)", ylabel="share of the pixels (%)", xlim=(0, 1))

@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from retinex_keras.imaging import PathLike
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: PathLike) -> Iterator[Path]:
     """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not.
 
     >>> with atomic_path("lines.npy") as temporary:

@@ -3,6 +3,8 @@
 import numpy as np
 
 CONTEXT = 128  # side of the context of an image, see context_indices
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R 601
+TENSORFLOW_LUMA = (0.2989, 0.587, 0.114)  # as tf.image rounds it, and so the original's losses
 
 
 def context_indices(size):
@@ -23,8 +25,8 @@ def context_indices(size):
     return (2 * np.arange(CONTEXT, dtype="int32") + 1) * size // (2 * CONTEXT)
 
 
-def to_float(image):
-    """A uint8 or uint16 array as float32 in [0, 1].
+def to_float(image: np.ndarray) -> np.ndarray:
+    """A uint8 or uint16 array of any shape as float32 in [0, 1].
 
     >>> to_float(np.array([0, 255], "uint8"))
     array([0., 1.], dtype=float32)
@@ -32,8 +34,8 @@ def to_float(image):
     return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
 
 
-def to_integers(image, dtype):
-    """A float array in [0, 1], uint8 or uint16 as uint8 or uint16: clipped and rounded, not truncated.
+def to_integers(image: np.ndarray, dtype: str | np.dtype) -> np.ndarray:
+    """An array of floats in [0, 1], uint8 or uint16 as uint8 or uint16: clipped and rounded, not truncated.
 
     >>> to_integers(np.array([0.5, 1.2]), "uint16")
     array([32768, 65535], dtype=uint16)
@@ -48,8 +50,8 @@ def to_integers(image, dtype):
     return result
 
 
-def to_uint8(image):
-    """A float array in [0, 1], or uint16, as uint8: clipped and rounded, not truncated.
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """An array of floats in [0, 1], uint8 or uint16 as uint8: clipped and rounded, not truncated.
 
     >>> to_uint8(np.array([0.5, 1.2]))
     array([128, 255], dtype=uint8)

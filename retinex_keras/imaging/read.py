@@ -2,14 +2,18 @@
 
 import contextlib
 import io
+import os
 import sys
 import threading
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 250_000_000  # the largest sensors of phones have 200 million
+from retinex_keras.imaging import MAX_PIXELS, PathLike
+
+Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
 # rating, copyright, Microsoft's five, and the directories of exposure and position. 700 is where TIFF keeps XMP.
 EXIF_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853, *range(40091, 40096)}
@@ -23,25 +27,23 @@ OTHER_BYTES = {
 _opening = threading.Lock()
 
 
-def read_image(path, max_pixels=MAX_PIXELS):
-    """Reads an image as `read_photo` does, its colours alone.
-
-    Args:
-        path, max_pixels: as there.
+def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads the colours of an image, upright, as `read_photo` does.
 
     Returns:
         (H, W, 3) array, uint8 or uint16, read-only.
 
     Raises:
-        FileNotFoundError, ValueError: as there.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a good image, or one of more than `max_pixels`.
 
     >>> read_image("dark.png").shape
     (20, 24, 3)
     """
-    return read_photo(path, max_pixels)[0]
+    return read_photo(source, max_pixels)[0]
 
 
-def read_photo(path, max_pixels=MAX_PIXELS):
+def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict]:
     """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation, and what else its file holds.
 
     Grey, palette and CMYK images become RGB. 16 bits are kept of grey images and of RGB in PNG and TIFF; CMYK, premultiplied
@@ -49,7 +51,9 @@ def read_photo(path, max_pixels=MAX_PIXELS):
     converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
 
     Args:
-        path: of the file.
+        source: a path; the content of a file, as bytes, bytearray or memoryview; a binary file object, which is read from
+            its beginning and stays open; or a Pillow picture of any mode, which stays as it is. A picture has the depth that
+            Pillow gave it, and is the current frame of its file.
         max_pixels: larger images are refused, since a small file can hold one that fills the memory.
 
     Returns:
@@ -61,46 +65,76 @@ def read_photo(path, max_pixels=MAX_PIXELS):
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
             16 bits.
+        TypeError: if the source is something else.
 
     >>> image, extras = read_photo("dark.png")
     >>> image.dtype, extras
     (dtype('uint8'), {})
+    >>> np.array_equal(image, read_image(Path("dark.png").read_bytes()))
+    True
     """
+    name = _name(source)
     try:
-        with _opened(path) as file:
+        if hasattr(source, "read") and not source.seekable():
+            source = source.read()
+        with _opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
-                values = _decode(file, path)
+                values = _decode(file, source)
                 colours = values.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
                 extras = {"alpha": values[..., colours:]} if colours < values.shape[-1] else {}
                 return np.broadcast_to(values[..., :colours], (*values.shape[:2], 3)), extras | _metadata(file)
     except UnidentifiedImageError:
         raise ValueError(
-            f"{path} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
+            f"{name} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
         ) from None
     except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(f"{path} is not a file; check the path.") from None
+        raise FileNotFoundError(f"{name} is not a file; check the path.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} could not be read ({reason}); is it complete?") from None
-    raise ValueError(f"{path} {problem}.")
+        raise ValueError(f"{name} could not be read ({reason}); is it complete?") from None
+    raise ValueError(f"{name} {problem}.")
+
+
+def _name(source):
+    """How messages call a source."""
+    if isinstance(source, PathLike):
+        return os.fspath(source)
+    if isinstance(source, Image.Image):
+        return "The picture"
+    if not (isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")):
+        raise TypeError(f"Expected a path, bytes, a binary file or a Pillow picture. Received {type(source).__name__}.")
+    name = getattr(source, "name", None)  # of a file opened by a descriptor it is a number
+    return name if isinstance(name, str) else "The file"
+
+
+def _stream(source):
+    """A source as a binary file, in a `with` that leaves a user's file open."""
+    if isinstance(source, PathLike):
+        return open(source, "rb")  # given a path, Pillow would map TIFF into memory, and turn some of those wrongly
+    return contextlib.nullcontext(source if hasattr(source, "read") else io.BytesIO(source))
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """Opens a file, of which the header is read. Pillow's own limit of the size, a global, is lifted meanwhile.
-
-    Given a path, Pillow would map TIFF into memory, and turn some of those wrongly by their orientation.
-    """
-    with open(path, "rb") as stream:
+def _opened(source):
+    """Opens a source as a Pillow picture that may be changed; of a file only the header is read."""
+    if isinstance(source, Image.Image):
+        exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
+        picture = source.copy()
+        picture.text = getattr(source, "text", {})
+        if exif:
+            picture.info["exif"] = exif.tobytes()
+        yield picture
+        return
+    with _stream(source) as stream:
         with _opening:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit of the size, a global
             try:
                 file = Image.open(stream)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         yield file
-        file.close()  # frees the picture
+        Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
 
 
 def _problem(file, max_pixels):
@@ -119,14 +153,14 @@ def _problem(file, max_pixels):
     return None
 
 
-def _decode(file, path):
+def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
         return _array(_upright(file, "RGBA")).view(">u2").astype("uint16")
     if raw in OTHER_BYTES:
-        with _opened(path) as low:
+        with _opened(source) as low:
             values = np.empty((*_upright(low, OTHER_BYTES[raw]).size[::-1], len(low.getbands()), 2), "uint8")
             _array(low, values[..., 0])
         _array(_upright(file), values[..., 1])
@@ -140,7 +174,8 @@ def _decode(file, path):
         profile = _profile(file)
         if (file.mode, profile and profile.profile.xcolor_space) in (("L", "GRAY"), ("CMYK", "CMYK")):
             file = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        mode = "RGBA" if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
+        with_alpha = "LA" if file.mode in ("LA", "La") else "RGBA"
+        mode = with_alpha if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
         return _array(file if file.mode == mode else file.convert(mode))
     clear = file.info.get("transparency")  # the colour that a PNG declares to be transparent
     if clear is None:
@@ -198,8 +233,12 @@ def _metadata(file):
     return extras
 
 
-def list_images(folder, nested=True):
-    """The images of a folder by their suffix, sorted; with those of its subfolders. Hidden ones are left out.
+def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
+    """The images of a folder by their suffix, sorted; hidden ones are left out.
+
+    Args:
+        folder: its path.
+        nested: if True, with the images of all its subfolders.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -218,7 +257,7 @@ def list_images(folder, nested=True):
     return images
 
 
-def is_image_name(path):
+def is_image_name(path: PathLike) -> bool:
     """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads.
 
     >>> is_image_name("a/b.JPG"), is_image_name("a/.b.jpg"), is_image_name("a.txt")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
@@ -17,8 +18,13 @@ WITH_ALPHA = WITH_16_BITS | {".webp"}
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
-def check_writable(path, quality=95, sides=()):
-    """Raises an error if an image cannot be written so: for the suffix, quality or sides (ValueError), or the folder.
+def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
+    """Raises an error if an image could not be written: ValueError or, where the folder is missing, FileNotFoundError.
+
+    Args:
+        path: of the file, whose suffix decides the format.
+        quality: of JPEG and WebP, 1 to 100.
+        sides: height and width of the image in pixels, if they are known.
 
     >>> check_writable("bright.gif")
     Traceback (most recent call last):
@@ -37,8 +43,8 @@ def check_writable(path, quality=95, sides=()):
         raise ValueError(f"{path.name}: its format ends at {longest} pixels a side, {max(sides)} are too many; write a .png.")
 
 
-def check_quality(quality):
-    """Raises a ValueError if it is no quality.
+def check_quality(quality: int) -> None:
+    """Raises a ValueError if a quality of JPEG and WebP is not from 1 to 100.
 
     >>> check_quality(0)
     Traceback (most recent call last):
@@ -48,7 +54,19 @@ def check_quality(quality):
         raise ValueError(f"The quality of JPEG and WebP is a number from 1 to 100. Received {quality}.")
 
 
-def write_image(path, image, extras=None, quality=95):
+def check_is_not_input(out: PathLike, image: PathLike) -> None:
+    """Raises a ValueError if the path of a result is the file of the image that it is made of, under whatever name.
+
+    >>> check_is_not_input("./dark.png", "dark.png")
+    Traceback (most recent call last):
+    ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
+    """
+    out, image = Path(out), Path(image)
+    if out.exists() and image.exists() and out.samefile(image):
+        raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
+
+
+def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, quality: int = 95) -> None:
     """Writes an image in the format of the path's suffix, whole or not at all.
 
     Args:
@@ -60,8 +78,8 @@ def write_image(path, image, extras=None, quality=95):
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        ValueError: if the suffix names none of these formats: PNG, JPEG, WebP, BMP, TIFF; if the array is not as above, or
-            larger than the format's limit; if alpha has another size.
+        ValueError: if the suffix names none of PNG, JPEG, WebP, BMP and TIFF; if the array is not as above, or a side longer
+            than the format allows; if alpha has another size; if the quality is out of range.
         FileNotFoundError: if there is no such folder.
 
     >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))

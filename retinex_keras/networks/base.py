@@ -156,11 +156,13 @@ class PairModel(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return config and config | {"loss_weights": dict(self.loss_weights)}
+        return config and config | {"loss_weights": dict(self.loss_weights), "optimizer_built": self.optimizer.built}
 
     def compile_from_config(self, config):
-        PairModel.compile(self, **keras.saving.deserialize_keras_object(config))
-        if self.built:
+        config = keras.saving.deserialize_keras_object(config)
+        optimizer_built = config.pop("optimizer_built")
+        PairModel.compile(self, **config)
+        if optimizer_built:  # then the file has its state
             self.optimizer.build(self.trainable_variables)
 
     def total_loss(self, terms, training=True):
@@ -284,7 +286,8 @@ class RetinexModel(LowLightModel):
 
     @classmethod
     def from_config(cls, config):
-        networks = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("decom_net", "enhance_net")}
+        names = "decom_net", "enhance_net"
+        networks = {name: keras.saving.deserialize_keras_object(config[name] | {"compile_config": None}) for name in names}
         # Files of version 0.1 name one class for all kinds of networks: an Enhance-Net may know the one that joins it.
         join = getattr(networks["enhance_net"], "join", cls)
         return join(**config | networks)

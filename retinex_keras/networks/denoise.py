@@ -25,9 +25,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from retinex_keras.imaging.pixels import LUMA
+
 BLOCK, STRIDE = 8, 2  # pixels; the stride divides the grid on which tiles lie
-# Rows: luma, blue less luma, red less luma (ITU-R 601).
-COLOURS = np.array([[0.299, 0.587, 0.114], [-0.299, -0.587, 0.886], [0.701, -0.587, -0.114]])
+# Rows: luma, blue less luma, red less luma. As floats, 1 - 0.299 is not 0.701.
+COLOURS = np.array([LUMA, [*-LUMA[:2], 0.886], [0.701, *-LUMA[1:]]])
 
 
 def _tables():

@@ -5,6 +5,8 @@ They use `keras.ops` alone, so that they run on every Keras backend. All are com
 
 from keras import ops
 
+from retinex_keras.imaging.pixels import TENSORFLOW_LUMA
+
 
 def grayscale(image):
     """ITU-R 601 luma of an RGB image: (B, H, W, 3) -> (B, H, W, 1).
@@ -12,8 +14,8 @@ def grayscale(image):
     >>> float(grayscale(np.full((1, 1, 1, 3), (0.0, 1.0, 0.0)))[0, 0, 0, 0])
     0.587
     """
-    red, green, blue = ops.split(image, 3, axis=-1)
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    red, green, blue = (weight * part for weight, part in zip(TENSORFLOW_LUMA, ops.split(image, 3, axis=-1)))
+    return red + green + blue
 
 
 def gradients(image):

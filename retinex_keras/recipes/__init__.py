@@ -7,8 +7,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-DEFAULT_RECIPE = "paper"  # of training: the original's
-DEFAULT_WEIGHTS = "natural"  # of shipped weights: the best pictures
+DEFAULT_RECIPE = "paper"  # for training: the original's
+DEFAULT_WEIGHTS = "natural"  # of those that are shipped: the best pictures
 
 
 def all_pictures(model, low, high):

@@ -1,4 +1,4 @@
-"""The paper's recipe: "Deep Retinex Decomposition for Low-Light Enhancement" (Wei et al., BMVC 2018), as the original's code has it.
+"""The recipe of "Deep Retinex Decomposition for Low-Light Enhancement" (Wei et al., BMVC 2018), as the original's code has it.
 
 Read it from top to bottom, like the paper's figure: Decom-Net splits an image into reflectance and illumination, Enhance-Net
 brightens the illumination, noise is taken off the reflectance, and their product is the result.

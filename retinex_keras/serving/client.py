@@ -6,19 +6,20 @@ import importlib.util
 import json
 import re
 import sys
-import tempfile
 import types
 from pathlib import Path
 
-from retinex_keras.folders.plan import results_of_folder
+from retinex_keras.folders.plan import Plan, plan_folder
+from retinex_keras.folders.run import Outcomes, Report, run_plan
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import read_image, read_photo
-from retinex_keras.imaging.write import check_quality, check_writable, write_image
+from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, write_image
 
 NAME = "retinex"  # of the model on the server
 RETRIES = 4  # of what can pass: a server that starts, or is busy
 
 
-def connect(url, version=None, timeout=600.0):
+def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
     """Names a server that serves an export of this package; nothing is sent yet.
 
     Args:
@@ -27,12 +28,12 @@ def connect(url, version=None, timeout=600.0):
         timeout: seconds that a request may take.
 
     Returns:
-        An object of two methods. `enhance(contents)` takes the bytes of an image file and returns those of a PNG;
+        An object with two methods. `enhance(contents)` takes the bytes of an image file and returns those of a PNG;
         `status()` returns a dict of the model's versions and their states. They raise ValueError if the server refuses the
         image, TimeoutError, ConnectionError if there is no such server, model or version, OSError if the server fails.
 
     Raises:
-        ValueError: if it is no such URL.
+        ValueError: if the URL is not of this form.
         ModuleNotFoundError: if gRPC is asked for and the extra is missing.
 
     >>> connect("localhost:8501")
@@ -176,67 +177,60 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(server, path, out, quality=95):
-    """Lets a server, from `connect`, brighten the image in a file, and writes the result as `retinex enhance` does.
+def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95) -> None:
+    """Lets a server brighten the image in a file, and writes the result as `retinex enhance` does.
 
     Args:
         server: from `connect`.
-        path: of the image.
+        image: its path.
         out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
         quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: what `read_photo`, `write_image` and `server.enhance` raise.
+        FileNotFoundError: if there is no such file, or no folder for the result.
+        ValueError: if the image, the result's path or the quality is wrong, or the server refuses the image.
+        ConnectionError, TimeoutError, OSError: if the server cannot be reached, takes too long, or fails.
 
     >>> request_image(connect("http://localhost:8501"), "dark.png", "dark.png")
     Traceback (most recent call last):
     ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
     """
-    path, out = Path(path), Path(out)
-    if out.exists() and path.exists() and out.samefile(path):
-        raise ValueError(f"{out} is the input; inputs are never overwritten, so give the result another name.")
+    check_is_not_input(out, image)
     check_writable(out, quality)
-    extras = read_photo(path)[1]
-    try:
-        enhanced = server.enhance(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "enhanced.png").write_bytes(enhanced)
-        write_image(out, read_image(Path(folder, "enhanced.png")), extras, quality)
+    write_image(out, *_enhanced(server, image), quality)
 
 
-def request_folder(server, folder, out, force=False, quality=95, at_once=4):
-    """Lets a server brighten all images of a folder and its subfolders, as `inference.enhance_folder` does it itself.
+def request_folder(
+    server: "_Rest | _Grpc", folder: PathLike, out: PathLike, force: bool = False, quality: int = 95, at_once: int = 4
+) -> Report:
+    """Lets a server brighten a folder of this machine, with the arguments, results and rules of `folders.run.enhance_folder`.
 
     Args:
         server: from `connect`.
-        folder, out, force, quality: as there.
         at_once: requests that are under way at a time.
 
-    Returns:
-        Three lists of paths and reasons, as there.
-
     Raises:
-        ConnectionError: if there is no such server, model or version; it ends the work, which the same call goes on with.
-        FileNotFoundError, ValueError: as there.
+        ConnectionError: if there is no such server, model or version. It ends the work; the same call goes on with it.
+        FileNotFoundError: if there is no such folder.
+        ValueError: if `folder` holds no image, results would overwrite inputs, the quality is not from 1 to 100, or
+            `at_once` is less than 1.
 
     >>> request_folder(connect("http://localhost:8501"), "pairs/low", "bright", at_once=0)
     Traceback (most recent call last):
     ValueError: At least one request is under way at a time. Received 0.
     """
-    from tqdm import tqdm  # here, since it takes a tenth of a second
-
     check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    targets, existing = results_of_folder(folder, out, force)
-    made, bad = [], []
+    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once))
 
-    def ask(path):
+
+def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int) -> Outcomes:
+    """The executor of `run_plan` by requests."""
+
+    def ask(image):
         try:
-            targets[path].parent.mkdir(parents=True, exist_ok=True)
-            request_image(server, path, targets[path], quality)
+            plan.sink.write(plan.targets[image], *_enhanced(server, image), quality)
         except ConnectionError:
             raise
         except (ValueError, OSError) as error:
@@ -244,8 +238,15 @@ def request_folder(server, folder, out, force=False, quality=95, at_once=4):
 
     pool = concurrent.futures.ThreadPoolExecutor(at_once)
     try:
-        for path, reason in zip(targets, tqdm(pool.map(ask, targets), total=len(targets), unit="image", disable=None)):
-            bad.append((path, reason)) if reason else made.append(targets[path])
+        yield from zip(plan.targets, pool.map(ask, plan.targets))
     finally:
         pool.shutdown(cancel_futures=True)
-    return made, existing, bad
+
+
+def _enhanced(server, path):
+    """What a server makes of the image in a file, and the extras of the file."""
+    extras = read_photo(path)[1]
+    try:
+        return read_image(server.enhance(Path(path).read_bytes())), extras
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -33,6 +33,17 @@ class Settings:
     filters: int
     weights: str | None
 
+    @classmethod
+    def of(cls, recipe, epochs=100, whole=False, decay_epoch=None, seed=0, weights=None, **given):
+        """The settings of a run, by default those of its recipe."""
+        if refused := [name for name in recipe.refuses if {"whole": whole, "decay_epoch": decay_epoch}.get(name)]:
+            raise ValueError(f"The recipe {recipe.name} has no {' and no '.join(refused)}; leave it out.")
+        decay_epoch = max(1, epochs // 5) if decay_epoch is None else decay_epoch
+        chosen = {**recipe.defaults} | ({"patch_size": 128} if whole else {})
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        weights = weights and str(weights)
+        return cls(recipe.name, epochs, whole=whole, decay_epoch=decay_epoch, seed=seed, weights=weights, **chosen)
+
     def __post_init__(self):
         for name in ("epochs", "filters", "batch_size", "patch_size", "decay_epoch"):
             if getattr(self, name) < 1:
@@ -115,22 +126,21 @@ def train_retinexnet(
     recipe, strategy, out = find_recipe(recipe), strategy or OneProcess(), Path(out)
     share, chief = getattr(strategy, "share", slice(None)), getattr(strategy, "chief", True)
     agree = getattr(strategy, "agree", lambda settings: None)
-    if refused := [name for name in recipe.refuses if {"whole": whole, "decay_epoch": decay_epoch}.get(name)]:
-        raise ValueError(f"The recipe {recipe.name} has no {' and no '.join(refused)}; leave it out.")
     if every < 1:
         raise ValueError(f"every is at least 1. Received every={every}.")
     with strategy.scope():
         start = _load_start(recipe, weights, filters)
-    given = {"batch_size": batch_size, "patch_size": patch_size, "learning_rate": learning_rate, "filters": filters}
-    defaults = {**recipe.defaults} | ({"patch_size": 128} if whole else {}) | ({"filters": start.filters} if start else {})
-    settings = Settings(
-        recipe=recipe.name,
-        epochs=epochs,
-        whole=whole,
-        decay_epoch=max(1, epochs // 5) if decay_epoch is None else decay_epoch,
-        seed=seed,
-        weights=weights and str(weights),
-        **defaults | {name: value for name, value in given.items() if value is not None},
+    settings = Settings.of(
+        recipe,
+        epochs,
+        whole,
+        decay_epoch,
+        seed,
+        weights,
+        batch_size=batch_size,
+        patch_size=patch_size,
+        learning_rate=learning_rate,
+        filters=start.filters if start else filters,
     )
     check_same_run(out, dataclasses.asdict(settings))
     final = out / FINAL

@@ -1,0 +1,139 @@
+"""Enhances all images of a folder. It imports TensorFlow only where a network of this process does the work."""
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from retinex_keras.folders.plan import Plan, plan_folder
+from retinex_keras.imaging import PathLike
+from retinex_keras.imaging.read import MAX_PIXELS
+from retinex_keras.imaging.write import check_quality
+from retinex_keras.recipes import DEFAULT_WEIGHTS
+
+Outcomes = Iterator[tuple[str, str | None]]  # images, and the reasons why they are bad
+
+
+class Report(NamedTuple):
+    """What became of the images of a folder; files are paths, or addresses where they lie elsewhere.
+
+    >>> Report([Path("bright/a.png")], [], [(Path("dark/b.png"), "dark/b.png is not an image")]).made
+    [PosixPath('bright/a.png')]
+    """
+
+    made: list[Path | str]  # results
+    existing: list[Path | str]  # results that were there already
+    bad: list[tuple[Path | str, str]]  # each bad image, and the reason
+
+
+def enhance_folder(
+    folder: PathLike,
+    out: PathLike,
+    weights=DEFAULT_WEIGHTS,
+    force: bool = False,
+    quality: int = 95,
+    max_pixels: int = MAX_PIXELS,
+) -> Report:
+    """Enhances all images of a folder and its subfolders, into the same places below another folder.
+
+    The next files are read and the last ones written while the network works. A result has the name of its image, with
+    ".png" added to formats that are only read; alpha, metadata and 16 bits are kept as far as its format can hold them.
+    Results that exist are not made again, so that a stopped run goes on.
+
+    Args:
+        folder: of the images, a path or an address of fsspec; hidden files and files that are no images by their suffix are
+            left alone.
+        out: folder of the results, a path or an address; it may lie in `folder`, but not be it.
+        weights: a model, the name of shipped weights, or the path of a `.keras` file.
+        force: if True, results that exist are made again.
+        quality: of results in JPEG and WebP, 1 to 100.
+        max_pixels: larger images are bad files.
+
+    Returns:
+        A `Report` of three lists: `made`, `existing` and `bad`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or there are no such weights.
+        ValueError: if `folder` holds no image, results would overwrite inputs, the quality is not from 1 to 100, an address
+            is wrong, or the file of the weights holds something else.
+        OSError: if a store elsewhere cannot be listed.
+
+    >>> made, existing, bad = enhance_folder("pairs/low", "bright")
+    >>> len(made), len(existing), len(bad)
+    (5, 0, 0)
+    """
+    from retinex_keras.inference import enhance, find_model  # here, since the client of a server needs no TensorFlow
+
+    check_quality(quality)
+    model = find_model(weights)
+    plan = plan_folder(folder, out, force)
+    return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model), quality, max_pixels))
+
+
+def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
+    """Runs a plan, with a bar of progress.
+
+    Args:
+        plan: from `plan_folder`.
+        executor: does the work of the plan, and yields each image as it ends: with None, or with the reason why it is bad.
+
+    Raises:
+        Whatever error the executor raises, which ends the work.
+
+    >>> run_plan(plan_folder("pairs/low", "none"), lambda plan: ((image, "too dark") for image in plan.targets)).bad[0]
+    (PosixPath('pairs/low/scene.0.png'), 'too dark')
+    """
+    from tqdm import tqdm  # here, since it takes a tenth of a second
+
+    made, bad = [], []
+    with contextlib.closing(executor(plan)) as ended:
+        for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
+            if reason is None:
+                made.append(plan.sink.full_name(plan.targets[image]))
+            else:
+                bad.append((plan.source.full_name(image), reason))
+    return Report(made, plan.existing, sorted(bad))
+
+
+def enhance_files(plan: Plan, brighten: Callable, quality: int = 95, max_pixels: int = MAX_PIXELS) -> Outcomes:
+    """The executor in this process: it reads one image ahead, and holds at most three results until they are written.
+
+    Args:
+        plan, quality, max_pixels: see `enhance_folder`.
+        brighten: makes an image brighter: an array (H, W, 3), uint8 or uint16, to another one.
+
+    >>> next(enhance_files(plan_folder("pairs/low", "copies"), lambda image: image))
+    ('pairs/low/scene.0.png', None)
+    """
+
+    def outcome(image, writing):
+        try:
+            writing.result()
+        except (ValueError, OSError) as error:
+            return image, str(error)
+        return image, None
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        readings, writings = collections.deque(), collections.deque()
+        following = iter(plan.targets)
+        while True:
+            for image in itertools.islice(following, 2 - len(readings)):
+                readings.append((image, pool.submit(plan.source.read, image, max_pixels)))
+            if not readings:
+                break
+            image, reading = readings.popleft()
+            try:
+                photo, extras = reading.result()
+                picture = brighten(photo)
+                del photo, reading  # a large image need not be held while its result is encoded
+                writings.append((image, pool.submit(plan.sink.write, plan.targets[image], picture, extras, quality)))
+                del picture
+            except (ValueError, OSError) as error:
+                yield image, str(error)
+            if len(writings) > 2:
+                yield outcome(*writings.popleft())
+        for writing in writings:
+            yield outcome(*writing)

@@ -1,0 +1,158 @@
+"""What users of Keras expect of a model, and what is written in fit's and load_model's documentation."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from retinex_keras.inference import enhance, find_model, load_pretrained
+from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+
+WEIGHTS = Path(__file__).parents[1] / "checkpoints"
+
+
+@pytest.mark.parametrize("order", ["keras, retinex_keras", "retinex_keras, keras", "tensorflow, retinex_keras, keras"])
+def test_keras_loads_a_file_in_any_order_of_import(order):
+    script = f"import {order}\nprint(type(keras.models.load_model({str(WEIGHTS / 'natural.keras')!r})).__name__)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == "NaturalRetinexNet\n", result.stderr
+
+
+@pytest.mark.parametrize("module", ["data.pipeline", "networks.layers", "recipes.paper", "evaluation.scores", "serving.export"])
+def test_each_module_can_be_imported_first(module):
+    script = f"import retinex_keras.{module}, keras\nfrom retinex_keras import DecomNet"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def networks(tiny, tiny_natural):
+    """One compiled model of each kind of training step."""
+    tiny.decom_net.compile(jit_compile=False)
+    tiny.enhance_net.compile(decom_net=tiny.decom_net, jit_compile=False)
+    for model in (tiny, tiny_natural):
+        model.compile(jit_compile=False)
+    return tiny, tiny.decom_net, tiny.enhance_net, tiny_natural
+
+
+def test_whole_numbers_are_scaled_wherever_they_are_given(networks, random):
+    pixels = random.integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    floats = pixels / np.float32(255)
+    for network in networks:
+        before = network.get_weights()
+        losses = []
+        for images in (pixels, floats, pixels.astype("uint16") * 257):
+            network.set_weights(before)
+            losses.append(network.train_on_batch(images, images))
+            losses.append(network.evaluate(images, images, verbose=0))
+        np.testing.assert_allclose(losses[0], losses[2], rtol=1e-6)
+        np.testing.assert_allclose(losses[0], losses[4], rtol=1e-6)
+    for model in (networks[0], networks[3]):
+        expected = model(floats)["enhanced"]
+        np.testing.assert_allclose(model(pixels)["enhanced"], expected, atol=1e-6)
+        np.testing.assert_allclose(model.predict(pixels, verbose=0)["enhanced"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [255.0, np.nan, -0.1])
+def test_floats_beyond_the_range_are_refused_eagerly_and_in_graphs(networks, random, bad):
+    images = random.random((2, 16, 16, 3), dtype="float32")
+    wrong = images.copy()
+    wrong[1, 3, 4, 1] = bad
+    refused = (ValueError, tf.errors.InvalidArgumentError)
+    for network in networks:
+        for call in (
+            lambda net=network: net.fit(wrong, images, verbose=0),
+            lambda net=network: net.fit(images, wrong, verbose=0),
+            lambda net=network: net.evaluate(images, wrong, verbose=0),
+        ):
+            with pytest.raises(refused, match=r"Expected floats in \[0, 1\]"):
+                call()
+    for model in (networks[0], networks[1], networks[3]):
+        with pytest.raises(ValueError, match=r"Expected floats in \[0, 1\]. Received values from .*: scale or clip them"):
+            model(wrong)
+        with pytest.raises(refused, match=r"Expected floats in \[0, 1\]"):
+            model.predict(wrong, verbose=0)
+
+
+def test_metrics_are_honoured_and_foreign_losses_refused(networks, random):
+    low, high = (random.random((2, 16, 16, 3), dtype="float32") for _ in range(2))
+    tiny, decom_net, enhance_net, natural = networks
+    for network, options in ((tiny, {}), (decom_net, {}), (enhance_net, {"decom_net": decom_net}), (natural, {})):
+        network.compile(metrics=["mae"], jit_compile=False, **options)
+        history = network.fit(low, high, verbose=0).history
+        assert "psnr" not in history
+        scores = network.evaluate(low, high, verbose=0, return_dict=True)
+        assert {"loss", "mae", "psnr", "ssim"} <= set(scores)
+        with pytest.raises(ValueError, match="has a loss of its own. Received loss='mse'"):
+            network.compile(loss="mse", **options)
+        with pytest.raises(ValueError, match="Received weighted_metrics"):
+            network.compile(weighted_metrics=["mae"], **options)
+        with pytest.raises(ValueError, match="terms of the loss are .*Received nonsense"):
+            network.compile(loss_weights={"nonsense": 1}, **options)
+    picture = np.asarray(natural(low)["enhanced"])
+    assert scores["mae"] == pytest.approx(np.abs(picture - high).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="sample weights or class weights"):
+        natural.fit(low, high, sample_weight=np.ones(2), verbose=0)
+
+
+def test_a_checkpoint_goes_on_where_it_was(networks, random, tmp_path):
+    """Optimizer, its state, weights of terms and metrics come back from the file of a `ModelCheckpoint`."""
+    low, high = (random.random((4, 16, 16, 3), dtype="float32") for _ in range(2))
+    tiny, decom_net, enhance_net, natural = networks
+    path = tmp_path / "checkpoint.keras"
+    options = {"batch_size": 2, "shuffle": False, "verbose": 0}
+    for network in (tiny, decom_net, natural):
+        term = next(iter(network.term_weights))
+        network.compile(keras.optimizers.Adam(1e-3), {term: 0.5}, metrics=["mae"], jit_compile=False)
+        network.fit(low, high, callbacks=[keras.callbacks.ModelCheckpoint(path)], **options)
+        loaded = keras.models.load_model(path)
+        expected, resumed = (net.fit(low, high, **options).history for net in (network, loaded))
+        assert resumed["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert set(resumed) == set(expected)
+        assert int(loaded.optimizer.iterations) == 4
+    enhance_net.fit(low, high, **options)
+    enhance_net.save(path)
+    loaded = keras.models.load_model(path)
+    with pytest.raises(ValueError, match="compile it with a trained decom_net"):
+        loaded.fit(low, high, **options)
+    loaded.compile(loaded.optimizer, decom_net=decom_net, jit_compile=False)
+    expected, resumed = (net.fit(low, high, **options).history for net in (enhance_net, loaded))
+    assert resumed["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_a_loaded_model_is_exported_by_keras(tiny, tmp_path, random):
+    tiny.save(tmp_path / "tiny.keras")
+    load_pretrained(tmp_path / "tiny.keras").export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(tmp_path / "exported").serve
+    for size in ((16, 24), (13, 17)):
+        image = random.random((1, *size, 3), dtype="float32")
+        np.testing.assert_allclose(served(image)["enhanced"], tiny(image)["enhanced"], atol=1e-6)
+
+
+def test_weights_that_were_written_again_are_loaded_again(tmp_path):
+    path, image = tmp_path / "a.keras", np.full((8, 8, 3), 50, "uint8")
+    pictures = []
+    for bias in (0.2, 0.9):
+        model = RetinexNet(DecomNet(4, 1), EnhanceNet(4))
+        model.build((None, None, None, 3))
+        model.enhance_net.output_conv.bias.assign([bias])
+        model.save(path)
+        pictures.append(enhance(image, path).mean())
+        assert find_model(path) is find_model(str(path))
+    assert pictures[1] > pictures[0] + 20
+
+
+def test_fine_tuning_with_defaults_keeps_what_the_weights_know(random):
+    """Twenty steps on patches that say nothing: the shipped weights with the default `compile` change little."""
+    model = load_pretrained("natural")
+    high = random.random((8, 48, 48, 3), dtype="float32")
+    photo = random.integers(0, 60, (48, 64, 3), dtype="uint8")
+    before = enhance(photo, model).astype(int)
+    model.compile(jit_compile=False)
+    model.fit(0.2 * high, high, batch_size=2, epochs=5, verbose=0)
+    assert not any(map(np.array_equal, load_pretrained("natural").get_weights(), model.get_weights()))
+    assert np.abs(enhance(photo, model) - before).mean() < 8

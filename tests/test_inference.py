@@ -42,10 +42,9 @@ def test_the_tiles_cover_an_axis_once_and_see_equally_much_of_it(size, tile, hal
         assert outer.start == 0 or inner.start - outer.start >= halo
         assert outer.stop == end or outer.stop - inner.stop >= halo
         assert outer.stop - outer.start <= tile + 2 * halo
-    pixels = np.arange(size)  # where each pixel is, once the windows lie one after the other
-    places = [
-        i * axis.window + pixel - outer.start for i, (own, outer) in enumerate(zip(tiles, seen)) for pixel in range(size)[own]
-    ]
+    pixels = np.arange(size, dtype="int32")  # where each pixel is, once the windows lie one after the other
+    starts = [i * axis.window - window.start for i, window in enumerate(seen)]
+    places = [start + pixel for start, own in zip(starts, tiles, strict=True) for pixel in range(size)[own]]
     np.testing.assert_array_equal(axis.position(pixels), places)
     tensors = cut(tf.constant(size), tile, halo, grid)
     np.testing.assert_array_equal(tensors, axis)

@@ -28,9 +28,8 @@ def space_to_depth(x, block):
 def depth_to_space(x, block):
     """The inverse of `space_to_depth`: (B, H, W, block * block * C) -> (B, H * block, W * block, C).
 
-    >>> x = np.arange(96.0).reshape(1, 4, 8, 3)
-    >>> bool((depth_to_space(space_to_depth(x, 2), 2) == x).all())
-    True
+    >>> tuple(depth_to_space(np.zeros((1, 2, 3, 48)), 4).shape)
+    (1, 8, 12, 3)
     """
     height, width, channels = ops.shape(x)[1], ops.shape(x)[2], x.shape[-1] // block**2
     x = ops.reshape(x, (-1, height, width, block, block * channels))

@@ -288,16 +288,16 @@ class NaturalRetinexNet(RetinexModel):
         return natural_terms(low, high, low_parts, high_parts, (parts["restored_reflectance"], parts["adjusted_illumination"]))
 
     def default_optimizer(self):
-        return optimizer(1e-4, ema_momentum=0.99)
+        return _optimizer(3e-5, ema_momentum=0.99)
 
 
-def optimizer(learning_rate, ema_momentum=0.999):
+def _optimizer(learning_rate, ema_momentum=0.999):
     """AdamW with clipped gradients and a running mean of the weights."""
     options = {"weight_decay": 1e-4, "global_clipnorm": 1.0, "use_ema": True, "ema_momentum": ema_momentum}
     return keras.optimizers.AdamW(learning_rate, **options)
 
 
-def build(filters, seed):
+def _build(filters, seed):
     """A new model."""
     keras.utils.set_random_seed(seed)
     decom_net = NaturalDecomNet(filters)
@@ -307,13 +307,13 @@ def build(filters, seed):
 recipe = Recipe(
     name="natural",
     model=NaturalRetinexNet,
-    build=build,
+    build=_build,
     defaults={"batch_size": 8, "patch_size": 160, "filters": 32, "learning_rate": 1e-3},
     view=functools.partial(training_view, degradation=wide_darken),
     phases=(
         Phase(
             name="natural",
-            compile=lambda model, settings: model.compile(optimizer(settings.learning_rate)),
+            compile=lambda model, settings: model.compile(_optimizer(settings.learning_rate)),
             schedule=cosine_schedule,
         ),
     ),

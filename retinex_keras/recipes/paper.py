@@ -339,7 +339,7 @@ class RetinexNet(RetinexModel):
         return super().get_config() | {"denoise": self.denoise.strength}
 
 
-def build(filters, seed):
+def _build(filters, seed):
     """New networks. Each has initial weights of its own, whether or not the other is trained by then."""
     keras.utils.set_random_seed(seed)
     decom_net = DecomNet(filters)
@@ -355,7 +355,7 @@ def _decomposition_pictures(model, low, high):
 recipe = Recipe(
     name="paper",
     model=RetinexNet,
-    build=build,
+    build=_build,
     defaults={"batch_size": 16, "patch_size": 48, "filters": 64, "learning_rate": 1e-3},
     view=functools.partial(training_patch, degradation=darken),
     phases=(

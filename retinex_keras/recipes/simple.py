@@ -64,7 +64,7 @@ class SimpleCNN(LowLightModel):
         return super().get_config() | {"filters": self.filters, "depth": self.depth}
 
 
-def build(filters, seed):
+def _build(filters, seed):
     """A new model."""
     keras.utils.set_random_seed(seed)
     return SimpleCNN(filters)
@@ -73,7 +73,7 @@ def build(filters, seed):
 recipe = Recipe(
     name="simple",
     model=SimpleCNN,
-    build=build,
+    build=_build,
     defaults={"batch_size": 16, "patch_size": 48, "filters": 64, "learning_rate": 1e-3},
     view=functools.partial(training_patch, degradation=darken),
     phases=(

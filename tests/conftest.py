@@ -7,7 +7,6 @@ from PIL import Image
 from retinex_keras.cli import main
 from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
-from retinex_keras.serving.export import export_savedmodel
 
 
 def seeded_weight(name, shape):
@@ -47,6 +46,8 @@ def tiny():
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory):
     """A folder of two exported versions, and their models: 1 has the paper's networks, 2 natural ones."""
+    from retinex_keras.serving.export import export_savedmodel  # here, since tests of JAX import this file without TensorFlow
+
     folder = tmp_path_factory.mktemp("exports")
     random = np.random.default_rng(0)
     paper = RetinexNet(DecomNet(4, 1), EnhanceNet(4))

@@ -1,3 +1,4 @@
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -22,6 +23,12 @@ def test_public_names_exist_and_are_few():
         assert callable(getattr(retinex_keras, name))
     with pytest.raises(AttributeError, match="nothing"):
         _ = retinex_keras.nothing
+
+
+def test_type_checkers_see_the_same_names():
+    stub = ast.parse((ROOT / "retinex_keras" / "__init__.pyi").read_text())
+    names = {alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names == {name: f"retinex_keras.{module}" for name, module in retinex_keras._MODULES.items()}
 
 
 def test_the_package_runs_as_a_module():

@@ -16,7 +16,7 @@ from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.recipes import find_recipe
 
 # The whole module: a network at half of the resolution that multiplies the image by a smooth gain.
-MINE = '''
+MINE = """
 import keras
 from keras import ops
 
@@ -78,7 +78,7 @@ recipe = Recipe(
         ),
     ),
 )
-'''
+"""
 
 
 @pytest.fixture(scope="module")

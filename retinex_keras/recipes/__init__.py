@@ -68,6 +68,10 @@ class Recipe:
     phases: tuple[Phase, ...]
     refuses: tuple[str, ...] = ()
 
+    def owns(self, model) -> bool:
+        """Whether a model is of this recipe."""
+        return isinstance(model, self.model)
+
 
 def shipped_recipes() -> dict[str, Recipe]:
     """The recipes of this package by their names.

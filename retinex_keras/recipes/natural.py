@@ -99,9 +99,7 @@ class NaturalDecomNet(keras.Model):
         self.first = layers.Conv2D(filters, 3, activation="relu", **options)
         self.inner = [layers.Conv2D(filters, 3, activation="relu", **options) for _ in range(depth)]
         self.last = layers.Conv2D(1, 3, **options)
-        self.receptive_radius = (
-            4 * (depth + 2) + 9
-        )  # pixels from an output pixel to the farthest input pixel that it depends on
+        self.receptive_radius = 4 * (depth + 2) + 9  # of the pixels that an output pixel depends on
 
     def build(self, input_shape):
         self.first.build((None, None, None, 64))

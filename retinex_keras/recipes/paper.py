@@ -24,6 +24,9 @@ from retinex_keras.networks.layers import conv, enlarge, with_dependency
 from retinex_keras.networks.losses import reconstruction, smoothness
 from retinex_keras.recipes import Phase, Recipe, step_schedule
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
 DECOMPOSITION_WEIGHTS = {
     "recon_low": 1.0,
     "recon_high": 1.0,
@@ -84,8 +87,25 @@ def adjustment_terms(high, reflectance, adjusted_illumination):
     }
 
 
+class PhaseNetwork(PairModel):
+    """A network that one phase trains, on what `inputs(low, high)` makes of a pair; its `train_step` is TensorFlow's.
+
+    Elsewhere, and for `evaluate`, Keras's own step does the same by `compute_loss`.
+    """
+
+    def test_step(self, *state_and_data):
+        *state, (low, high) = state_and_data  # a state on JAX
+        return super().test_step(*state, (self.inputs(low, high), high))
+
+    if keras.backend.backend() != "tensorflow":
+
+        def train_step(self, state, data):
+            low, high = data
+            return super().train_step(state, (self.inputs(low, high), high))
+
+
 @keras.saving.register_keras_serializable("retinex_keras")
-class DecomNet(PairModel):
+class DecomNet(PhaseNetwork):
     """Splits an image into reflectance and illumination, S = R * I.
 
     It trains on pairs `(low, high)` of a dark and a well-lit image of one scene, each (B, H, W, 3) in [0, 1]. `evaluate`
@@ -96,7 +116,8 @@ class DecomNet(PairModel):
         filters: channels of the inner layers.
         depth: number of 3x3 convolutions with ReLU.
 
-    Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1).
+    Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1). Called
+    with several images, `net((low, high))`, it returns such a pair for each.
 
     >>> reflectance, illumination = DecomNet()(np.zeros((1, 16, 16, 3)))
     >>> tuple(reflectance.shape), tuple(illumination.shape)
@@ -114,12 +135,14 @@ class DecomNet(PairModel):
         self.receptive_radius = 4 + depth + 1  # pixels from an output pixel to the farthest input pixel that it depends on
 
     def build(self, input_shape):
-        self.shallow.build((*input_shape[:3], 4))
+        self.shallow.build((None, None, None, 4))
         for layer in (*self.activated, self.recon):
-            layer.build((*input_shape[:3], self.filters))
+            layer.build((None, None, None, self.filters))
         self.built = True
 
     def call(self, image):
+        if isinstance(image, (tuple, list)):
+            return tuple(self.call(one) for one in image)
         image = unit_range(image)
         x = ops.concatenate([ops.max(image, axis=-1, keepdims=True), image], axis=-1)  # (B, H, W, 4)
         x = self.shallow(x)
@@ -128,33 +151,34 @@ class DecomNet(PairModel):
         x = ops.sigmoid(ops.cast(self.recon(x), "float32"))  # (B, H, W, 4)
         return x[..., :3], x[..., 3:]
 
-    def train_step(self, data):
-        import tensorflow as tf  # here, so that the networks also run where only JAX is installed
+    if keras.backend.backend() == "tensorflow":
 
-        low, high = data
-        with tf.GradientTape() as tape:
-            parts = self(low, training=True)
-            loss = self.total_loss(self.loss_terms(scaled(low), unit_range(high), parts))
-            loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return self.compute_metrics(low, high, parts)
+        def train_step(self, data):
+            low, high = data
+            with tf.GradientTape() as tape:
+                parts = self((low, high), training=True)
+                loss = self.total_loss(self.loss_terms((scaled(low), scaled(high)), high, parts))
+                loss = self.optimizer.scale_loss(loss)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return self.compute_metrics(low, high, parts)
 
-    if keras.backend.backend() != "tensorflow":
-        del train_step  # Keras's own step does the same, by `compute_loss`
+    def inputs(self, low, high):
+        return low, high
 
-    def loss_terms(self, low, high, parts, training=True):
-        return decomposition_terms(low, high, parts, self(high, training=training))
+    def loss_terms(self, images, high, parts, training=True):
+        return decomposition_terms(*images, *parts)
 
-    def picture(self, low, high, parts):
-        return parts[0] * self(high)[1]
+    def picture(self, images, high, parts):
+        (low_r, _), (_, high_i) = parts
+        return low_r * high_i
 
     def get_config(self):
         return super().get_config() | {"filters": self.filters, "depth": self.depth}
 
 
 @keras.saving.register_keras_serializable("retinex_keras")
-class EnhanceNet(PairModel):
+class EnhanceNet(PhaseNetwork):
     """Adjusts the illumination at several scales: an encoder-decoder whose decoder's levels are all seen by the output.
 
     It trains on pairs `(low, high)`, each (B, H, W, 3) in [0, 1], with the Decom-Net that is given to `compile`; that
@@ -185,16 +209,17 @@ class EnhanceNet(PairModel):
         self.output_conv = conv(self, 1, 3, "output")
 
     def build(self, reflectance_shape, illumination_shape=None):
-        self.conv0.build((*reflectance_shape[:3], 4))
+        self.conv0.build((None, None, None, 4))
         for layer in (*self.down, *self.up, self.double, self.output_conv):
-            layer.build((*reflectance_shape[:3], self.filters))
-        self.fusion.build((*reflectance_shape[:3], 3 * self.filters))
+            layer.build((None, None, None, self.filters))
+        self.fusion.build((None, None, None, 3 * self.filters))
         self.built = True
 
-    def __call__(self, *parts, **options):
-        return super().__call__(*(parts[0] if isinstance(parts[0], (tuple, list)) else parts), **options)
-
-    def call(self, reflectance, illumination):
+    def call(self, reflectance, illumination=None):
+        if isinstance(reflectance, (tuple, list)):
+            reflectance, illumination = reflectance
+        if illumination is None:
+            raise TypeError("missing a required argument: 'illumination'")  # in Python's words, which Keras expects
         x = self.conv0(ops.concatenate([reflectance, illumination], axis=-1))  # (B, H, W, filters)
         encoded = [x]
         for layer in self.down:
@@ -207,28 +232,21 @@ class EnhanceNet(PairModel):
             decoded.append(x)
         return ops.cast(fuse_levels(decoded, self.fusion, self.output_conv), "float32")
 
-    def train_step(self, data):
-        import tensorflow as tf
+    if keras.backend.backend() == "tensorflow":
 
-        low, high = data
-        reflectance, illumination = self.decompose(low)  # Decom-Net is not trained here
-        with tf.GradientTape() as tape:
-            adjusted = self(reflectance, illumination, training=True)
-            loss = self.total_loss(adjustment_terms(unit_range(high), reflectance, adjusted))
-            loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return self.compute_metrics((reflectance, illumination), high, adjusted)
-
-    if keras.backend.backend() != "tensorflow":
-
-        def train_step(self, state, data):  # Keras's own step, on the same reflectance and illumination
+        def train_step(self, data):
             low, high = data
-            return super().train_step(state, (self.decompose(low), high))
+            reflectance, illumination = self.decompose(low)  # Decom-Net is not trained here
+            with tf.GradientTape() as tape:
+                adjusted = self(reflectance, illumination, training=True)
+                loss = self.total_loss(adjustment_terms(unit_range(high), reflectance, adjusted))
+                loss = self.optimizer.scale_loss(loss)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return self.compute_metrics((reflectance, illumination), high, adjusted)
 
-    def test_step(self, *state_and_data):
-        *state, (low, high) = state_and_data  # a state on JAX
-        return super().test_step(*state, (self.decompose(low), high))
+    def inputs(self, low, high):
+        return self.decompose(low)
 
     def loss_terms(self, low_parts, high, adjusted, training=True):
         return adjustment_terms(high, low_parts[0], adjusted)

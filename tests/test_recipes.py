@@ -93,7 +93,8 @@ def mine(tmp_path_factory):
 
 
 def test_the_commands_take_a_recipe_of_a_users_own(mine, make_pairs, tmp_path, monkeypatch, capsys, random):
-    pairs, other = make_pairs("pairs", 5), make_pairs("other", 2)
+    make_pairs("pairs", 5)
+    make_pairs("other", 2)
     monkeypatch.chdir(tmp_path)
     train = ["train", "pairs", "--recipe", "mine:recipe", "--out", "run", "--validation", "other", "--every", "2"]
     assert main([*train, "--epochs", "2"]) == 0
@@ -121,7 +122,6 @@ def test_the_commands_take_a_recipe_of_a_users_own(mine, make_pairs, tmp_path, m
     np.testing.assert_array_equal(read_image("bright/scene.0.png"), enhance(photo, "run/retinexnet.keras"))
     assert main(["enhance", "other/low/scene.0.png", "x.png", *weights, "--denoise", "1"]) == 2
     assert "GainNet has no denoising" in capsys.readouterr().err
-    assert len(other.name) > 0
 
 
 def test_its_tiles_are_exact_and_its_exports_give_the_same(mine, tmp_path, random):

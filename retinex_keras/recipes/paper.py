@@ -116,8 +116,8 @@ class DecomNet(PhaseNetwork):
         filters: channels of the inner layers.
         depth: number of 3x3 convolutions with ReLU.
 
-    Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1). Called
-    with several images, `net((low, high))`, it returns such a pair for each.
+    Input: (B, H, W, 3) in [0, 1]. Output: `(reflectance, illumination)`, float32, (B, H, W, 3) and (B, H, W, 1) in (0, 1). For
+    several images, `net((low, high))`, it returns such a pair for each.
 
     >>> reflectance, illumination = DecomNet()(np.zeros((1, 16, 16, 3)))
     >>> tuple(reflectance.shape), tuple(illumination.shape)

@@ -6,57 +6,88 @@ import json
 import os
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
-import keras
 import numpy as np
 from PIL import Image
 
 from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
+from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.recipes import DEFAULT_WEIGHTS, shipped_recipes
 
+SUFFIXES = {"tensorflow": ".keras", "onnx": ".onnx"}  # of the files of each engine
 
-def shipped_weights() -> dict[str, Path]:
-    """The paths of the weights that come with this package, by name.
 
-    >>> sorted(shipped_weights())
-    ['natural', 'paper', 'simple']
+def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
+    """The paths of the weights that come with this package for an engine, by name.
+
+    >>> sorted(shipped_weights()), sorted(shipped_weights("onnx"))
+    (['natural', 'paper', 'simple'], ['natural'])
     """
-    here = Path(__file__).parent
-    files = (*here.parent.glob("checkpoints/*.keras"), *here.glob("checkpoints/*.keras"))
+    here, suffix = Path(__file__).parent, SUFFIXES[engine]
+    files = (*here.parent.glob(f"checkpoints/*{suffix}"), *here.glob(f"checkpoints/*{suffix}"))
     return {path.stem: path for path in sorted(files)}
 
 
-def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None) -> keras.Model:
+def choose_engine(weights: str | os.PathLike = DEFAULT_WEIGHTS, engine: str | None = None) -> str:
+    """The engine for weights: the one that is asked for, that of a file's suffix, or TensorFlow where it is installed.
+
+    Raises:
+        ValueError: if there is no such engine.
+
+    >>> choose_engine("natural"), choose_engine("mine.onnx")
+    ('tensorflow', 'onnx')
+    """
+    if engine not in (None, *SUFFIXES):
+        raise ValueError(f"There is no engine {engine!r}; use one of {', '.join(SUFFIXES)}.")
+    of_file = "onnx" if Path(weights).suffix == SUFFIXES["onnx"] else None
+    has_keras = find_spec("tensorflow") or os.environ.get("KERAS_BACKEND") == "jax"
+    return of_file or engine or ("tensorflow" if has_keras else "onnx")
+
+
+def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None, engine: str | None = None):
     """Loads trained weights.
 
     Args:
-        weights: the name of shipped weights, or the path of a `.keras` file. If its model is of a recipe of your own, the
-            module that defines it is imported.
+        weights: the name of shipped weights, or the path of a `.keras` or `.onnx` file. If a model is of a recipe of your own,
+            the module that defines it is imported.
         denoise: strength of the denoising after the networks, by default that of the weights; 0 gives the original's picture.
             Only the paper's networks are denoised after.
+        engine: for weights by name, "tensorflow" or "onnx". By default TensorFlow where it is installed.
 
     Returns:
-        A `networks.base.LowLightModel`, which is a Keras model.
+        A `networks.base.LowLightModel`, which is a Keras model; of an ONNX file an `onnx_model.OnnxModel`, which only enhances.
 
     Raises:
         FileNotFoundError: if there are no such weights.
+        ModuleNotFoundError: if the engine is not installed.
         ValueError: if the file holds something else, or is given a strength that it cannot use.
 
     >>> load_pretrained("paper").count_params()
     444613
     """
-    shipped = shipped_weights()
+    engine = choose_engine(weights, engine)
+    shipped = shipped_weights(engine)
     path = shipped.get(str(weights), Path(weights))
     if not path.is_file():
         raise FileNotFoundError(
             f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(shipped)}; or pass the path of a file."
         )
+    model = OnnxModel(path) if engine == "onnx" else _load_keras(path)
+    return model if denoise is None else model.with_denoising(denoise)
+
+
+def _load_keras(path):
+    import keras  # here, since ONNX Runtime needs no Keras
+
     shipped_recipes()  # registers their classes
     try:
-        _import_model(path)
+        with zipfile.ZipFile(path) as file:
+            config = json.loads(file.read("config.json"))
+        _import_model(keras, config)
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -65,13 +96,11 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
         raise ValueError(
             f"{path} holds the model {type(model).__name__}, which makes no picture; pass a file that `retinex train` made."
         )
-    return model if denoise is None else model.with_denoising(denoise)
+    return model
 
 
-def _import_model(path):
-    """Imports the module that defines the model in a file, if its class is not known yet; of Python's own modules none."""
-    with zipfile.ZipFile(path) as file:
-        config = json.loads(file.read("config.json"))
+def _import_model(keras, config):
+    """Imports the module that defines a model, if its class is not known yet; of Python's own modules none."""
     name, module = config.get("registered_name"), str(config.get("module"))
     of_others = module.partition(".")[0] not in {*sys.stdlib_module_names, "keras", "retinex_keras", "None", ""}
     if of_others and not keras.saving.get_registered_object(name):
@@ -83,7 +112,7 @@ def _loaded(path, stamp):
     return load_pretrained(path)
 
 
-def find_model(weights: str | os.PathLike | keras.Model) -> keras.Model:
+def find_model(weights):
     """The model itself, or that of weights; the last two that were loaded are kept, as long as their files do not change.
 
     >>> find_model("simple") is find_model("simple")
@@ -91,26 +120,9 @@ def find_model(weights: str | os.PathLike | keras.Model) -> keras.Model:
     """
     if not isinstance(weights, (str, os.PathLike)):
         return weights
-    path = shipped_weights().get(str(weights), Path(weights))
+    path = shipped_weights(choose_engine(weights)).get(str(weights), Path(weights))
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     return _loaded(str(path) if path.is_file() else weights, stamp)
-
-
-def _outputs(model, names, image, context):
-    parts = model(image, context, training=False)
-    return {name: parts[name] for name in names or parts}
-
-
-@functools.lru_cache(maxsize=4)
-def _graph(model, *names):
-    """The outputs of these names, or all, as one graph for all sizes: a folder of mixed sizes compiles once."""
-    outputs = functools.partial(_outputs, model, names)
-    if keras.backend.backend() != "tensorflow":
-        return outputs
-    import tensorflow as tf
-
-    signature = tf.TensorSpec((1, None, None, 3), tf.float32)
-    return tf.function(outputs, input_signature=[signature, signature])
 
 
 def _for_each(function):
@@ -204,7 +216,7 @@ def _tiles(image, model, tile=None, *names):
     Only a window, a tile and what the network sees around it, is held as floats. What lies beyond the image, up to a multiple,
     repeats its border. Of the model's outputs those of the names are computed, or all.
     """
-    graph, margin, multiple = _graph(model, *names), model.tile_margin, model.size_multiple
+    run, margin, multiple = model.runner(*names), model.tile_margin, model.size_multiple
     if tile is not None and (tile < multiple or tile % multiple):
         raise ValueError(f"Tiles lie on a grid of {multiple} pixels. Received tile={tile}: use a multiple of {multiple}.")
     largest = model.tile_size if tile is None else (tile, tile)
@@ -221,7 +233,7 @@ def _tiles(image, model, tile=None, *names):
             beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
             if any(sum(beyond, ())):
                 seen = np.pad(seen, (*beyond, (0, 0)), "edge")
-            parts = graph(pixels(seen), context)
+            parts = run(pixels(seen), context)
             above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
             height, width = rows.stop - rows.start, columns.stop - columns.start
             inner = 0, slice(above, above + height), slice(before, before + width)

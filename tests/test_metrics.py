@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from retinex_keras.networks import metrics
+from retinex_keras.imaging import metrics
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_the_package_runs_as_a_module():
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
 # lack, and workers are several.
 WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "recipes.tf1_checkpoint", "training.distribution"}
-BASES = {"PairModel", "LowLightModel", "RetinexModel", "Settings", "Tiles"}  # classes that nobody makes by hand
+BASES = {"PhaseNetwork", "PairModel", "LowLightModel", "RetinexModel", "Settings", "Tiles"}  # classes that nobody makes by hand
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

@@ -3,13 +3,16 @@
 The transforms are plain NumPy functions of one image or pair; where Keras runs on JAX they are fed to it without tf.data.
 """
 
-import os
-
-import keras
 import numpy as np
 
 from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
 from retinex_keras.imaging.pixels import CONTEXT, LUMA, context_indices, to_float
+
+
+def _on_jax():
+    import keras  # here, since folders of pairs are also scored without Keras
+
+    return keras.backend.backend() == "jax"
 
 
 def flip_rotate(images, number):
@@ -97,29 +100,6 @@ def training_view(images, size, rng, degradation=wide_darken):
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches by their number, made by threads; what feeds `fit` where Keras runs on JAX.
-
-    Args:
-        batch: called with 0, 1, ...; returns a batch of NumPy arrays.
-        count: how many there are; by default without end.
-
-    >>> Batches(lambda number: (np.zeros(2), np.ones(2)), count=3).num_batches
-    3
-    """
-
-    def __init__(self, batch, count=None):
-        super().__init__(workers=os.cpu_count())
-        self.batch, self.count = batch, count
-
-    @property
-    def num_batches(self):
-        return self.count
-
-    def __getitem__(self, index):
-        return self.batch(index)
-
-
 def training_patches(
     images, size=48, batch_size=16, seed=0, first_epoch=0, view=training_patch, input_context=None, steps=None
 ):
@@ -179,7 +159,8 @@ def training_patches(
         low, high = patches[:, 0], patches[:, 1]
         return ((low, *contexts) if contexts else low), high
 
-    if keras.backend.backend() == "jax":
+    if _on_jax():
+        from retinex_keras.data.batches import Batches
 
         def numbered(number):  # the order is another than that of tf.data
             epoch, step = first_epoch + number // steps, number % steps
@@ -219,7 +200,9 @@ def whole_pairs(pairs, copies=1):
     >>> low.shape
     TensorShape([1, 20, 24, 3])
     """
-    if keras.backend.backend() == "jax":
+    if _on_jax():
+        from retinex_keras.data.batches import Batches
+
         return Batches(lambda number: tuple(to_float(pairs[number][:, None])), len(pairs))
     import tensorflow as tf
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from retinex_keras.data.pairs import find_pairs, load_scene
 from retinex_keras.evaluation.plots import sheet
+from retinex_keras.imaging import metrics
 from retinex_keras.imaging.pixels import to_float
 from retinex_keras.inference import enhance
-from retinex_keras.networks import metrics
 from retinex_keras.networks.losses import grayscale
 
 PROTOCOL = (

@@ -4,10 +4,12 @@
 a model. `RetinexModel` joins a Decom-Net and an Enhance-Net.
 """
 
+import functools
+
 import keras
 from keras import ops
 
-from retinex_keras.networks import metrics
+from retinex_keras.imaging import metrics
 
 SCORES = ("psnr", "ssim")
 
@@ -217,6 +219,10 @@ class LowLightModel(PairModel):
     tile_size = (1016, 640)
     takes_context = False
 
+    def runner(self, *names):
+        """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all."""
+        return _graph(self, names)
+
     def with_denoising(self, strength):
         """The same weights with another strength of denoising.
 
@@ -229,6 +235,23 @@ class LowLightModel(PairModel):
         """Keras's `export`, for images of any size and number unless a signature says otherwise."""
         signature = input_signature or [keras.InputSpec("float32", (None, None, None, 3), name="image")]
         super().export(filepath, format, verbose, signature, **kwargs)
+
+
+def _outputs(model, names, image, context):
+    parts = model(image, context, training=False)
+    return {name: parts[name] for name in names or parts}
+
+
+@functools.lru_cache(maxsize=4)
+def _graph(model, names):
+    """One graph for all sizes: a folder of mixed sizes compiles once."""
+    outputs = functools.partial(_outputs, model, names)
+    if keras.backend.backend() != "tensorflow":
+        return outputs
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((1, None, None, 3), tf.float32)
+    return tf.function(outputs, input_signature=[signature, signature])
 
 
 class RetinexModel(LowLightModel):

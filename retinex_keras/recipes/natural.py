@@ -16,8 +16,8 @@ from keras import layers, ops
 
 from retinex_keras.data.degrade import wide_darken
 from retinex_keras.data.pipeline import training_view
+from retinex_keras.imaging import metrics
 from retinex_keras.imaging.pixels import context_indices
-from retinex_keras.networks import metrics
 from retinex_keras.networks.base import RetinexModel, scaled, unit_range
 from retinex_keras.networks.layers import depth_to_space, double, gather_2d, pad_to_multiple, space_to_depth
 from retinex_keras.networks.losses import grayscale, smoothness

@@ -1,6 +1,8 @@
 """SavedModel with its signatures, as TensorFlow Serving takes it; ONNX."""
 
 import functools
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -12,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from retinex_keras.imaging.atomic import atomic_path
-from retinex_keras.imaging.pixels import context_indices, to_float
+from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.networks.layers import gather_2d
+from retinex_keras.onnx_model import ABOUT, VERSION
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 
@@ -70,16 +73,35 @@ def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
     return target
 
 
-def export_onnx(model, path):
-    """Writes a model as an ONNX file, by Keras and tf2onnx.
+def export_onnx(model, path: str | os.PathLike) -> None:
+    """Writes a model as an ONNX file, by tf2onnx.
 
-    Its input is `image`, float32 (B, H, W, 3) in [0, 1]; its outputs are named and are what `model(image)` gives, in one piece.
+    Its inputs are `image`, float32 (B, H, W, 3) in [0, 1], and for a model that takes one `context`, (B, 128, 128, 3): the
+    pixels of the full image at `imaging.pixels.context_indices`. Its outputs are named and are what `model(image, context)`
+    gives, in one piece. What `onnx_model.OnnxModel` needs for tiles is in the file's metadata.
+
+    Raises:
+        ModuleNotFoundError: if tf2onnx is not installed.
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore", FutureWarning)  # of Keras, about numpy
-        model.export(temporary, format="onnx", verbose=False)
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError:
+        raise ModuleNotFoundError("ONNX files are written by tf2onnx: pip install 'retinex_keras[onnx]'.") from None
+    names = ("image", "context") if model.takes_context else ("image",)
+    sides = {"image": None, "context": CONTEXT}
+    signature = [tf.TensorSpec((None, sides[name], sides[name], 3), tf.float32, name) for name in names]
+    function = tf.function(lambda *inputs: model(*inputs, training=False), input_signature=signature, autograph=False)
+    logging.getLogger("tf2onnx").setLevel("ERROR")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
+        proto, _ = tf2onnx.convert.from_function(function, signature, opset=18)
+    about = {name: getattr(model, name) for name in ABOUT} | {"version": VERSION}
+    onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
+    with atomic_path(path) as temporary:
+        onnx.save(proto, temporary)
 
 
 def _archive(model, max_pixels):

@@ -1,0 +1,73 @@
+"""Weights in an ONNX file, run by ONNX Runtime: the second engine. It needs neither TensorFlow nor Keras."""
+
+import functools
+import json
+import os
+from pathlib import Path
+
+VERSION = 1  # of what the file's metadata say
+ABOUT = ("size_multiple", "tile_margin", "tile_size", "takes_context")  # of `networks.base.LowLightModel`, kept in the file
+
+
+class OnnxModel:
+    """What `retinex export --format onnx` wrote, with the attributes of `networks.base.LowLightModel`.
+
+    Args:
+        path: of the file. It is read whole, so that it can name no other file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ModuleNotFoundError: if ONNX Runtime is not installed.
+        ValueError: if it is no such file.
+
+    >>> OnnxModel("dark.png")
+    Traceback (most recent call last):
+    ValueError: dark.png could not be loaded by ONNX Runtime (...); pass a file that `retinex export --format onnx` made.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ModuleNotFoundError(f"{path} needs ONNX Runtime: pip install 'retinex_keras[onnx]'.") from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it finds fault with is raised, too
+        try:
+            session = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
+            about = json.loads(session.get_modelmeta().custom_metadata_map.get("retinex_keras", "{}"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path} is not a file; check the path.") from None
+        except Exception as error:  # ONNX Runtime has errors of its own
+            reason = str(error).split(" : ")[-1].splitlines()[0]
+            raise ValueError(
+                f"{path} could not be loaded by ONNX Runtime ({reason}); pass a file that `retinex export --format onnx` made."
+            ) from None
+        self.path, self.session, self.outputs = path, session, [output.name for output in session.get_outputs()]
+        if not self._understands(about):
+            raise ValueError(
+                f"{path} is of another program or version; export the weights again, by `retinex export --format onnx`."
+            )
+        for name in ABOUT:
+            setattr(self, name, about[name])
+
+    def _understands(self, about):
+        if not isinstance(about, dict) or about.get("version") != VERSION or "enhanced" not in self.outputs:
+            return False
+        sides = [about.get("size_multiple"), about.get("tile_margin"), *(about.get("tile_size") or ())]
+        return (
+            len(sides) == 4 and all(isinstance(side, int) and 0 <= side < 2**16 for side in sides) and "takes_context" in about
+        )
+
+    def runner(self, *names):
+        """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all."""
+        return functools.partial(self._run, list(names or self.outputs))
+
+    def _run(self, names, image, context):
+        inputs = {"image": image} | ({"context": context} if self.takes_context else {})
+        try:
+            return dict(zip(names, self.session.run(names, inputs)))
+        except Exception as error:  # of another kind for each failure
+            raise ValueError(f"{self.path} could not be computed: {str(error).splitlines()[0]}") from None
+
+    def with_denoising(self, strength):
+        raise ValueError(f"The denoising of an ONNX file was set when it was exported. Received denoise={strength}: omit it.")

@@ -153,7 +153,6 @@ def test_weights_that_were_written_again_are_loaded_again(tmp_path):
     assert pictures[1] > pictures[0] + 20
 
 
-
 def test_fine_tuning_with_defaults_keeps_what_the_weights_know():
     pairs = load_pairs(WEIGHTS.parent / "notebooks" / "pairs")
     model = load_pretrained("natural")

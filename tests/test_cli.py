@@ -219,10 +219,16 @@ def test_a_folder_with_unknown_weights_is_refused_as_a_whole(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+ROOT = Path(__file__).parents[1]
+# The guides that train come first, since others use what they trained.
+GUIDED = "training", "folders", "evaluation", "serving"
+GUIDES = [ROOT / "README.md", *(ROOT / "retinex_keras" / name / "README.md" for name in GUIDED)]
+
+
 def test_every_command_of_the_readme_runs(make_pairs, tmp_path, monkeypatch):
-    """On tiny files. Those that tests of their own run, and those that want several machines, are only understood."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    lines = re.findall(r"^    (?:until )?retinex (.*?)(?:;.*| +#.*)?$", readme, re.MULTILINE)
+    """And of the guides, on tiny files. What tests of their own run, and what wants several machines, is only understood."""
+    text = "\n".join(path.read_text() for path in GUIDES)
+    lines = re.findall(r"^    (?:until |PYTHONPATH=\. )?retinex (.*?)(?:;.*| +#.*)?$", text, re.MULTILINE)
     for name in ("LOL/our485", "LOL/eval15", "SICE/pairs"):
         make_pairs(name)
     for source, target in (("low", "photos"), ("high", "DIR")):
@@ -231,9 +237,30 @@ def test_every_command_of_the_readme_runs(make_pairs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["--epochs=1", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=1"]
     commands = [shlex.split(line) for line in lines]
+    elsewhere = {"--workers", "--cluster", "my_recipe:recipe", "runs/gain/retinexnet.keras"}
     for command in commands:
-        if command[0] in ("benchmark", "export", "request") or "--workers" in command:
+        if command[0] in ("benchmark", "export", "request", "convert") or not elsewhere.isdisjoint(command):
             _parser().parse_args(command)
         else:
             assert main(command + small * (command[0] == "train")) == 0, command
-    assert {command[0] for command in commands} >= {"enhance", "decompose", "evaluate", "compare", "train", "export", "request"}
+    run = {"enhance", "decompose", "evaluate", "compare", "train", "export", "request", "benchmark", "convert"}
+    assert {command[0] for command in commands} == run
+
+
+PAGES = [*GUIDES, ROOT / "checkpoints" / "README.md", *sorted(ROOT.glob("notebooks/**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_easy_to_read(page):
+    """Its links lead to files and headings that exist, its lines fit a window, and the first page takes three minutes."""
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, heading = link.partition("#")
+        if "://" not in link:
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            headings = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE) if heading else []
+            names = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+            assert not heading or heading in names, link
+    assert [line for line in text.splitlines() if len(line) >= 128] == []
+    assert page != GUIDES[0] or len(text.splitlines()) <= 150

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,77 +16,25 @@ from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.recipes import find_recipe
 
-# The whole module: a network at half of the resolution that multiplies the image by a smooth gain.
-MINE = """
-import keras
-from keras import ops
-
-from retinex_keras.data.pipeline import training_patch
-from retinex_keras.networks.base import LowLightModel, unit_range
-from retinex_keras.networks.layers import double, pad_to_multiple
-from retinex_keras.recipes import Phase, Recipe, step_schedule
+GUIDE = Path(__file__).parents[1] / "retinex_keras" / "training" / "README.md"
 
 
-@keras.saving.register_keras_serializable("mine")
-class GainNet(LowLightModel):
-    term_weights = {"squared": 1.0, "steep": 0.1}
-    size_multiple, tile_margin, tile_size = 2, 12, (64, 128)
-
-    def __init__(self, filters=4, **kwargs):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.inner = keras.layers.Conv2D(filters, 3, 2, padding="same", activation="relu")
-        self.gain = keras.layers.Conv2D(1, 3, padding="same")
-
-    def build(self, input_shape):
-        self.inner.build((None, None, None, 3))
-        self.gain.build((None, None, None, self.filters))
-        self.built = True
-
-    def call(self, image, context=None, training=False):
-        image = unit_range(image)
-        height, width = ops.shape(image)[1:3]
-        gain = double(ops.exp(self.gain(self.inner(pad_to_multiple(image, 2)))))[:, :height, :width]
-        return {"enhanced": ops.clip(image * gain, 0.0, 1.0), "gain": gain}
-
-    def loss_terms(self, low, high, parts, training=True):
-        gain = parts["gain"]
-        return {
-            "squared": ops.mean((low * gain - high) ** 2),
-            "steep": ops.mean(ops.abs(gain[:, 1:] - gain[:, :-1])),
-        }
-
-    def get_config(self):
-        return super().get_config() | {"filters": self.filters}
-
-
-def build(filters, seed):
-    keras.utils.set_random_seed(seed)
-    return GainNet(filters)
-
-
-recipe = Recipe(
-    name="mine",
-    model=GainNet,
-    build=build,
-    defaults={"batch_size": 4, "patch_size": 16, "filters": 4, "learning_rate": 1e-2},
-    view=training_patch,
-    phases=(
-        Phase(
-            name="gain",
-            compile=lambda model, settings: model.compile(keras.optimizers.Adam(settings.learning_rate)),
-            schedule=step_schedule,
-        ),
-    ),
-)
-"""
+def guide_module():
+    """The module of the guide to a recipe of your own, with tiny defaults."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (module,) = [block for block in blocks if "recipe = Recipe(" in block]
+    small = {"batch_size": 4, "patch_size": 16, "filters": 4}
+    for name, number in small.items():
+        module, count = re.subn(rf'"{name}": \d+', f'"{name}": {number}', module)
+        assert count == 1
+    return module.replace("(1024, 1024)", "(64, 128)")
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """A folder on Python's path with the module, and for other processes too."""
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "mine.py").write_text(MINE)
+    (folder / "mine.py").write_text(guide_module())
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
@@ -98,7 +47,7 @@ def test_the_commands_take_a_recipe_of_a_users_own(mine, make_pairs, tmp_path, m
     monkeypatch.chdir(tmp_path)
     train = ["train", "pairs", "--recipe", "mine:recipe", "--out", "run", "--validation", "other", "--every", "2"]
     assert main([*train, "--epochs", "2"]) == 0
-    assert json.loads(Path("run/run.json").read_text())["settings"]["recipe"] == "mine"
+    assert json.loads(Path("run/run.json").read_text())["settings"]["recipe"] == "gain"
     assert [path.name for path in Path("run/samples").iterdir()] == ["gain-00002.png"]
     Path("run/retinexnet.keras").rename("first.keras")
     assert main([*train, "--epochs", "2"]) == 0  # as if it was killed before it wrote the model
@@ -172,7 +121,7 @@ def test_a_benchmark_measures_it(mine, monkeypatch, capsys, tmp_path):
     benchmark.benchmark({"mine": model}, [recipe], ["small"], runs=1)
     printed = capsys.readouterr().out
     assert "mine, small: " in printed
-    assert "mine, GainNet, 16x16 patches/s: " in printed
+    assert "gain, GainNet, 16x16 patches/s: " in printed
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,7 @@
-"""Noise off the reflectance, more of it where the illumination is low: the third part of the paper's adjustment step.
+"""Removes noise from the reflectance, more of it where the illumination is low: the third part of the paper's adjustment step.
 
-Why it is done like this: the `paper` weights on the 20 validation pairs of LOL, each method at the best of the strengths
-tried (in deviations of the noise that `Denoise` states); the protocol of `evaluate`; time at 600x400 as the share of the
-processor time of both networks.
-
-| method | strengths tried | best | PSNR | SSIM RGB | SSIM grey | PSNR GT mean | time |
-|---|---|---|---|---|---|---|---|
-| none | | | 16.819 | .7038 | .7323 | 19.422 | |
-| guided filter, radius 2 (He et al. 2013) | 0.5, 1, 2 | 0.5 | 16.818 | .7043 | .7330 | 19.421 | 1 % |
-| a trous wavelet, 3 levels (Starck et al. 1998) | 1, 2 | 1 | 16.822 | .7038 | .7284 | 19.432 | 2 % |
-| bilateral, 7x7 (Tomasi and Manduchi 1998) | 1, 2, 3 | 1 | 16.820 | .7052 | .7336 | 19.422 | 12 % |
-| non-local means, 7x7 of 3x3 (Buades et al. 2005) | 0.7, 1, 1.5 | 0.7 | 16.820 | .7056 | **.7341** | 19.422 | 20 % |
-| DCT, stride 4, colour as luma | 4 | 4 | 16.820 | .7047 | .7324 | 19.424 | 3 % |
-| DCT, stride 4, colour fourfold | 4 | 4 | 16.831 | .7081 | .7324 | 19.446 | 3 % |
-| **DCT, stride 2, colour fourfold** | 3, 4, 5 | 4 | **16.833** | **.7093** | .7330 | **19.449** | 10 % |
-| scikit-image's denoise_nl_means, the same everywhere | .01, .02, .03 | .01 | 16.818 | .7042 | .7321 | 19.422 | |
-| scikit-image's denoise_tv_chambolle, the same everywhere | .01, .02, .04 | .01 | 16.808 | .6990 | .7269 | 19.404 | |
-
-The gains are small, since the Decom-Net of these weights leaves little noise in the reflectance; SSIM RGB rises on all 20.
-Most of it comes from colour, whose noise is seen as blotches and which may be coarser than the luma.
+It thresholds the DCT of overlapping blocks. Of the methods that were compared on the validation pairs of LOL, it had
+the best scores; the gains are small. The card of `paper` in checkpoints/README.md has the table.
 """
 
 import keras

@@ -137,7 +137,7 @@ class NaturalEnhanceNet(keras.Model):
         context_filters: channels of the network that reads the context.
 
     Input: reflectance (B, H, W, 3), illumination (B, H, W, 1), H and W multiples of 2 ** len(widths), and the context
-    (B, 128, 128, 3), the pixels at `images.context_indices`; all in [0, 1].
+    (B, 128, 128, 3), the pixels at `context_indices`; all in [0, 1].
     Output: `(restored reflectance, adjusted illumination)`, float32, (B, H, W, 3) and (B, H, W, 1). They are not bounded.
 
     >>> context = np.zeros((1, 128, 128, 3))

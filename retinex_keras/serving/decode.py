@@ -6,7 +6,7 @@ MEND = "save it as RGB, in PNG"
 
 
 def decode(contents, max_pixels):
-    """The pixels of an image file, those that `images.read_image` gives, turned upright by its EXIF orientation.
+    """The pixels of an image file, those that `read_image` gives, turned upright by its EXIF orientation.
 
     Ops of the graph refuse with `tf.errors.InvalidArgumentError` what is no JPEG, PNG, WebP or BMP, is damaged, or announces
     too many pixels in its header, before it is decoded; and what needs a colour profile to become RGB, which they cannot read:

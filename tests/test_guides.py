@@ -1,0 +1,72 @@
+"""The Python that README and guides show, run as it stands, but for small numbers, on tiny files."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinex_keras.inference import load_pretrained
+
+ROOT = Path(__file__).parents[1]
+
+
+def block(page, word):
+    """The one block of Python on a page that holds a word."""
+    scripts = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (script,) = [script for script in scripts if word in script]
+    return script
+
+
+@pytest.fixture
+def place(make_pairs, tmp_path, monkeypatch):
+    """A folder with a photo, a folder of photos, and pairs by the names that the guides use."""
+    for name in ("my_pairs", "LOL/our485", "LOL/eval15"):
+        make_pairs(name)
+    shutil.copytree(tmp_path / "my_pairs" / "low", tmp_path / "photos")
+    shutil.copy(tmp_path / "photos" / "scene.0.png", tmp_path / "photo.jpg")  # the content decides what it is
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "word", "names"),
+    [
+        ("README.md", "decompose(", {"bright", "parts", "model"}),
+        ("retinex_keras/folders/README.md", "enhance_folder(", {"made", "existing", "bad"}),
+        ("retinex_keras/evaluation/README.md", "lime(", {"parts"}),
+    ],
+)
+def test_what_a_page_shows_runs(page, word, names, place):
+    results = {}
+    exec(compile(block(page, word), page, "exec"), results)
+    assert names <= set(results)
+    if "bright" in results:
+        assert (results["bright"].shape, results["bright"].dtype) == ((20, 24, 3), np.uint8)
+        assert all(name in block(page, word) for name in results["parts"])
+    if "made" in results:
+        assert [len(results[name]) for name in ("made", "existing", "bad")] == [5, 0, 0]
+
+
+def test_tuning_as_the_readme_shows(place):
+    script = block("README.md", ".fit(")
+    for number, small in (("160", "16"), ("8", "4"), ("20", "1")):
+        script = re.sub(rf"\b{number}\b", small, script)
+        script = script.replace("compile()", "compile(run_eagerly=True)")  # graphs take seconds to trace
+    exec(compile(script, "README.md", "exec"), {})
+    tuned, before = (load_pretrained(weights).get_weights() for weights in ("tuned.keras", "natural"))
+    changes = [np.abs(weight - old).max() for weight, old in zip(tuned, before, strict=True)]
+    assert 0 < max(changes) < 1e-3
+
+
+def test_a_fit_of_several_workers_as_the_guide_shows(place):
+    """By a process of its own, since TensorFlow wants to know of other workers first; here there are none."""
+    script = block("retinex_keras/training/README.md", "Workers()")
+    for number, small in (("16", "4"), ("100", "1")):
+        script = re.sub(rf"\b{number}\b", small, script)
+    script = script.replace("input_context=context", "16, 4, input_context=context").replace("DecomNet()", "DecomNet(4)")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "val_psnr" in result.stdout

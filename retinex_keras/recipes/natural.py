@@ -286,7 +286,7 @@ class NaturalRetinexNet(RetinexModel):
         return natural_terms(low, high, low_parts, high_parts, (parts["restored_reflectance"], parts["adjusted_illumination"]))
 
     def default_optimizer(self):
-        return _optimizer(3e-5, ema_momentum=0.99)
+        return _optimizer(1e-5, ema_momentum=0.99)
 
 
 def _optimizer(learning_rate, ema_momentum=0.999):

@@ -33,10 +33,11 @@ def test_the_package_runs_as_a_module():
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
 # lack, and workers are several.
 WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "recipes.tf1_checkpoint", "training.distribution"}
-BASES = {"PairModel", "LowLightModel", "RetinexModel", "Settings", "Tiles"}  # classes that nobody makes by hand
+# Classes that nobody makes by hand.
+BASES = {"LowLightModel", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices"}
-INTERNAL |= {"is_image_name", "list_images"}
+INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "plan_folder", "run_plan"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

@@ -102,13 +102,13 @@ class _Grpc:
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
-        options = {
-            "grpc.service_config": json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]}),
-            "grpc.per_rpc_retry_buffer_size": 2**30,  # larger requests would not be sent again
-            "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
-            "grpc.max_receive_message_length": -1,
-        }
-        channel = self.grpc.insecure_channel(url.removeprefix("grpc://"), list(options.items()))
+        options = [
+            ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})),
+            ("grpc.per_rpc_retry_buffer_size", 2**30),  # larger requests would not be sent again
+            ("grpc.max_send_message_length", -1),  # no limit, where gRPC has 4 MB
+            ("grpc.max_receive_message_length", -1),
+        ]
+        channel = self.grpc.insecure_channel(url.removeprefix("grpc://"), options)
         self.predictions = predictions.PredictionServiceStub(channel)
         self.models = models.ModelServiceStub(channel)
 

@@ -4,7 +4,7 @@ import os
 import resource
 import statistics
 import tempfile
-import time
+import timeit
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,12 +79,7 @@ def _onnx_session(model):
 
 def _median_seconds(function, runs):
     function()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timeit.repeat(function, number=1, repeat=runs))
 
 
 def _sgemm_flops(runs, size=2048):

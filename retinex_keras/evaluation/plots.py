@@ -5,7 +5,6 @@ in the format of the suffix.
 """
 
 import csv
-import os
 from collections.abc import Sequence
 
 import keras
@@ -15,10 +14,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import LUMA, to_uint8
 
-Path = str | os.PathLike | None
+Path = PathLike | None
 
 
 def sheet(
@@ -29,7 +29,6 @@ def sheet(
     Args:
         rows: lists of images, (H, W, 3) or (H, W, 1), uint8 or float in [0, 1]; other floats are clipped.
         titles: one for each column.
-        path: the file to write, if any.
         width: of a column, in inches.
         labels: one for each row, or none.
         heat: if True, images (H, W, 1) become heat, unclipped, on one scale from 0 to their maximum, with a bar beside them.
@@ -80,7 +79,6 @@ def decomposition(parts: dict[str, tuple[np.ndarray, ...]], path: Path = None) -
 
     Args:
         parts: {label: (image, reflectance, illumination)}, (H, W, 3), (H, W, 3) and (H, W, 1), floats in [0, 1].
-        path: the file to write, if any.
 
     >>> figure = decomposition({"low": (np.zeros((8, 8, 3)), np.zeros((8, 8, 3)), np.ones((8, 8, 1)))})
     >>> [axis.get_title() for axis in figure.axes[:3]]
@@ -103,7 +101,6 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
 
     Args:
         groups: {label: images}, (H, W, 3), uint8 or float in [0, 1].
-        path: the file to write, if any.
 
     >>> histograms({"low": [np.full((8, 8, 3), 0.1)]}).axes[0].get_legend().get_texts()[0].get_text()
     'low (median 0.10)'
@@ -119,12 +116,11 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
     return _written(figure, path)
 
 
-def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figure:
+def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
     """Curves of a training: a panel for each value, with that of the validation pairs in the same panel.
 
     Args:
         log: {name: a value for each epoch, NaN where there is none}, like Keras's `History.history`; or the CSV log of a run.
-        path: the file to write, if any.
 
     Raises:
         FileNotFoundError: if there is no such log.
@@ -133,7 +129,7 @@ def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figu
     >>> [axis.get_title() for axis in history({"loss": [3, 2], "val_loss": [4, 3], "psnr": [14, 15]}).axes]
     ['loss', 'psnr']
     """
-    if isinstance(log, (str, os.PathLike)):
+    if isinstance(log, PathLike):
         with open(log, newline="") as file:
             rows = list(csv.DictReader(file))
         log = {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name != "seconds"}

@@ -6,7 +6,6 @@ import io
 import json
 import time
 from collections.abc import Callable
-from os import PathLike
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from retinex_keras.data.pairs import find_pairs, load_scene
 from retinex_keras.evaluation.plots import sheet
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.pixels import to_float
 from retinex_keras.inference import enhance
 from retinex_keras.networks import metrics
@@ -24,7 +24,6 @@ PROTOCOL = (
     "sigma 1.5, K1 0.01, K2 0.03; RGB is the mean over channels, grey is ITU-R 601 luma. PSNR GT mean: the picture scaled to "
     "the reference's mean luma, which leaks the reference into the result. Seconds: the method alone, without files."
 )
-Path = str | PathLike
 
 
 def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -53,7 +52,7 @@ def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     }
 
 
-def score_pairs(low: Path, high: Path, model: keras.Model | Path) -> list[dict]:
+def score_pairs(low: PathLike, high: PathLike, model: keras.Model | PathLike) -> list[dict]:
     """Enhances every image of a folder and scores the results, by the protocol (`PROTOCOL`).
 
     Args:
@@ -77,7 +76,7 @@ def score_pairs(low: Path, high: Path, model: keras.Model | Path) -> list[dict]:
     return _score_scenes(pairs, functools.partial(enhance, model=model))
 
 
-def score_results(results: Path, high: Path) -> list[dict]:
+def score_results(results: PathLike, high: PathLike) -> list[dict]:
     """Scores the pictures that another program made, by the protocol (`PROTOCOL`).
 
     Args:
@@ -96,7 +95,9 @@ def score_results(results: Path, high: Path) -> list[dict]:
     return _score_scenes(find_pairs(results, high))
 
 
-def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | None = None, most: int = 6) -> list[dict]:
+def compare(
+    low: PathLike, high: PathLike, methods: dict[str, Callable], path: PathLike | None = None, most: int = 6
+) -> list[dict]:
     """Scores several methods on the same pairs, and shows their pictures side by side.
 
     Args:
@@ -122,7 +123,7 @@ def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | No
     methods = {"input": np.copy, **methods}
     for method in methods.values():
         method(load_scene(pairs[0])[0])  # a warm-up, which is not timed; it also shows at once what a method lacks
-    rows = [{"method": name, **means(_score_scenes(pairs, method, pictures))} for name, method in methods.items()]
+    rows = [{"method": name, **_means(_score_scenes(pairs, method, pictures))} for name, method in methods.items()]
     if path:
         sheet([[*row, load_scene(paths)[1]] for paths, row in pictures.items()], [*methods, "reference"], path)
     return rows
@@ -149,12 +150,8 @@ def _score_scenes(pairs, method=None, pictures=()):
     return rows
 
 
-def means(rows: list[dict]) -> dict[str, float]:
-    """The mean of every column of numbers; of `seconds` the median.
-
-    >>> means([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}])
-    {'PSNR': 20.5}
-    """
+def _means(rows):
+    """The mean of every column of numbers; of `seconds` the median."""
     columns = {name: [row[name] for row in rows] for name, value in rows[0].items() if not isinstance(value, str)}
     return {name: float(np.median(column) if name == "seconds" else np.mean(column)) for name, column in columns.items()}
 
@@ -175,10 +172,10 @@ def report(rows: list[dict], about: str, form: str = "text") -> str:
     """
     images = "image" in rows[0]
     if form == "json":
-        content = {"images": rows, "mean": means(rows)} if images else {"methods": rows}
+        content = {"images": rows, "mean": _means(rows)} if images else {"methods": rows}
         return json.dumps({"about": about, "protocol": PROTOCOL, **content}, indent=1)
     if images:
-        rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
+        rows = [*rows, {"image": "mean", "size": "", **_means(rows)}]
     if form == "csv":
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([rows[0], *(row.values() for row in rows)])

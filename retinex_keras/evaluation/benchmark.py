@@ -61,11 +61,10 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
                     results[f"{name} {size} ONNX seconds"] = onnx
                     line += f", ONNX Runtime {onnx:.3f} s"
             print(line)
-    results |= _training_rates(recipes, runs)
-    for name, value in results.items():
-        if name.endswith("patches/s"):
-            print(f"{name}: {value:.0f}")
-    return results
+    rates = _training_rates(recipes, runs)
+    for name, value in rates.items():
+        print(f"{name}: {value:.0f}")
+    return results | rates
 
 
 def _onnx_session(model):

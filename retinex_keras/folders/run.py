@@ -100,13 +100,10 @@ def enhance_files(plan: Plan, brighten: Callable, quality: int, max_pixels: int)
         return image, None
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        readings, writings = collections.deque(), collections.deque()
-        following = iter(plan.targets)
-        while True:
-            for image in itertools.islice(following, 2 - len(readings)):
-                readings.append((image, pool.submit(plan.source.read, image, max_pixels)))
-            if not readings:
-                break
+        following = ((image, pool.submit(plan.source.read, image, max_pixels)) for image in plan.targets)
+        readings, writings = collections.deque(itertools.islice(following, 1)), collections.deque()
+        while readings:
+            readings.extend(itertools.islice(following, 1))
             image, reading = readings.popleft()
             try:
                 photo, extras = reading.result()

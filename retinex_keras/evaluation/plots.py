@@ -46,10 +46,9 @@ def sheet(
         for image, axis in zip(row, axes):
             image = np.asarray(image)[:: -(-len(image) // 4096), :: -(-len(image[0]) // 4096)]  # more is not seen
             if heat and image.shape[-1] == 1:
-                axis.imshow(image[..., 0], cmap="inferno", norm=scale)
+                axis.imshow(image, cmap="inferno", norm=scale)
             else:
-                pixels = to_uint8(image)
-                axis.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+                axis.imshow(to_uint8(image), cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[], frame_on=False)
     for title, axis in zip(titles, grid[0]):
         axis.set_title(title, fontsize=10)

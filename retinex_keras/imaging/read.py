@@ -183,9 +183,8 @@ def _decode(file, source):
 def _upright(file, raw=None):
     """Decodes an opened file in place, with another raw mode if one is given, and turns it upright."""
     if raw:
-        old = [tile.args for tile in file.tile]
-        new = [raw if isinstance(args, str) else (raw, *args[1:]) for args in old]
-        file.tile = [tile._replace(args=args) for tile, args in zip(file.tile, new)]
+        args = [raw if isinstance(tile.args, str) else (raw, *tile.args[1:]) for tile in file.tile]
+        file.tile = [tile._replace(args=new) for tile, new in zip(file.tile, args)]
     ImageOps.exif_transpose(file, in_place=True)
     return file
 

@@ -58,7 +58,7 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         return spec
 
 
-if "keras" in sys.modules:
+if sys.modules.get("keras"):
     _register_models()
 else:
     sys.meta_path.insert(0, _AfterKeras())

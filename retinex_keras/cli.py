@@ -1,66 +1,42 @@
 """The command line, `retinex`. Each command imports what it needs, so that `retinex --help` answers at once."""
 
 import argparse
-import importlib
 import json
 import os
 import sys
 import warnings
 from pathlib import Path
 
+from retinex_keras.engines import SUFFIXES, import_keras
 from retinex_keras.imaging import MAX_PIXELS
 from retinex_keras.recipes import DEFAULT_RECIPE, DEFAULT_WEIGHTS
 
 LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
-WEIGHTS = {
-    "default": DEFAULT_WEIGHTS,
-    "metavar": "NAME-or-PATH",
-    "help": "shipped weights or a .keras file (default: %(default)s)",
-}
 RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
-DENOISE = {"type": float, "metavar": "STRENGTH", "help": "of denoising, by default the weights' own; 0 for none (paper)"}
-FORCE = {"action": "store_true", "help": "make results of a folder again that exist"}
-QUALITY = {"type": int, "default": 95, "metavar": "1-100", "help": "of JPEG and WebP (default: %(default)s)"}
+WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onnx file (default: %(default)s)"}
 
 
 def main(arguments=None):
     """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
-    op_errors = () if command is request else _import_tensorflow()
     try:
+        if command in (train, benchmark, convert, export):
+            import_keras()  # the others do it where they need it
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
             return command(**vars(options)) or 0
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"retinex: {error}", file=sys.stderr)
         return 2
-    except op_errors as error:
-        print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("retinex: stopped", file=sys.stderr)
         return 130
-
-
-def _import_tensorflow():
-    """Imports TensorFlow without what its libraries print as they load, which no setting of theirs silences.
-
-    Returns:
-        The errors that it raises; none where Keras runs on JAX, which needs no TensorFlow.
-    """
-    if os.environ.get("KERAS_BACKEND") == "jax":
-        return ()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        return (importlib.import_module("tensorflow").errors.OpError,)
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    except Exception as error:
+        if "tensorflow" not in sys.modules or not isinstance(error, sys.modules["tensorflow"].errors.OpError):
+            raise
+        print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
+        return 2
 
 
 def train(workers, index, **options):
@@ -79,7 +55,7 @@ def train(workers, index, **options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, cluster):
+def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pixels, cluster):
     from retinex_keras.folders.plan import is_address
     from retinex_keras.folders.run import enhance_folder
     from retinex_keras.imaging.read import read_photo
@@ -92,20 +68,20 @@ def enhance(image, out, weights, denoise, sheet, force, quality, max_pixels, clu
 
         if sheet or Path(image).is_file():
             raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
-        return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, **options))
+        return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, engine, **options))
     if is_address(image) or is_address(out):
         raise ValueError(f"Addresses are for clusters. Received {image} and {out}: name files, or add --cluster local.")
     image, out = Path(image), Path(out)
     if image.is_dir():
         if sheet:
             raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
-        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise), **options))
+        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise, engine), **options))
     for path in [out, sheet] if sheet else [out]:
         check_writable(path, quality)
         check_is_not_input(path, image)
     photo, extras = read_photo(image, max_pixels)
     check_writable(out, quality, photo.shape[:2])
-    picture = enhance(photo, load_pretrained(weights, denoise))
+    picture = enhance(photo, load_pretrained(weights, denoise, engine))
     write_image(out, picture, extras, quality)
     print(f"enhanced: {out}")
     if sheet:
@@ -122,14 +98,14 @@ def _report(out, made, existing, bad):
     return 1 if bad else 0
 
 
-def decompose(image, out, weights, denoise, max_pixels):
+def decompose(image, out, weights, denoise, engine, max_pixels):
     from retinex_keras.imaging.read import read_image
     from retinex_keras.imaging.write import write_image
     from retinex_keras.inference import decompose, load_pretrained
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the pictures.")
-    pictures = decompose(read_image(image, max_pixels), load_pretrained(weights, denoise))
+    pictures = decompose(read_image(image, max_pixels), load_pretrained(weights, denoise, engine))
     out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         path = out / f"{image.stem}_{name}.png"
@@ -137,24 +113,25 @@ def decompose(image, out, weights, denoise, max_pixels):
         print(f"{name.replace('_', ' ')}: {path}")
 
 
-def evaluate(low, high, weights, denoise, results, format):
+def evaluate(low, high, weights, denoise, engine, results, format):
     from retinex_keras.evaluation.scores import report, score_pairs, score_results
     from retinex_keras.inference import load_pretrained
 
-    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise))
+    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise, engine))
     strength = "" if denoise is None else f", denoised with strength {denoise:g},"
     source = f"Pictures of {results}" if results else f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
     print(report(rows, f"{source}; references {high}.", format))
 
 
-def compare(low, high, methods, weights, sheet, format):
+def compare(low, high, methods, weights, engine, sheet, format):
     import functools
 
+    from retinex_keras.engines import choose_engine, shipped_weights
     from retinex_keras.evaluation.baselines import METHODS
     from retinex_keras.evaluation.scores import compare, report
     from retinex_keras.imaging.pixels import to_uint8
     from retinex_keras.imaging.write import check_writable
-    from retinex_keras.inference import enhance, load_pretrained, shipped_weights
+    from retinex_keras.inference import enhance, load_pretrained
 
     methods = METHODS if methods is None else methods
     unknown = [name for name in methods if name not in METHODS]
@@ -163,12 +140,9 @@ def compare(low, high, methods, weights, sheet, format):
     if sheet:
         check_writable(sheet)
 
-    def apply(method, image):
-        return to_uint8(method(image)["enhanced"])
-
-    chosen = {name: functools.partial(apply, METHODS[name]) for name in methods}
-    weights = shipped_weights() if weights is None else weights
-    chosen |= {name: functools.partial(enhance, weights=load_pretrained(name)) for name in weights}
+    chosen = {name: lambda image, method=METHODS[name]: to_uint8(method(image)["enhanced"]) for name in methods}
+    weights = shipped_weights(choose_engine(engine=engine)) if weights is None else weights
+    chosen |= {name: functools.partial(enhance, weights=load_pretrained(name, engine=engine)) for name in weights}
     rows = compare(low, high, chosen, sheet)
     print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
 
@@ -227,14 +201,34 @@ def _parser():
     parser = argparse.ArgumentParser("retinex", description="Photos taken in the dark, brightened.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function, text):
-        added = commands.add_parser(function.__name__, help=text, description=text)
+    def command(function, text, *parents):
+        added = commands.add_parser(function.__name__, help=text, description=text, parents=parents)
         added.set_defaults(command=function)
-        return added
+        return added.add_argument
 
-    add = command(train, "Train the networks of a recipe, or go on with a stopped run.").add_argument
+    def shared():
+        options = argparse.ArgumentParser(add_help=False)
+        return options, options.add_argument
+
+    pairs, add = shared()
+    add("low", type=Path, help="folder of dark images")
+    add("high", type=Path, help="folder of their references, of the same stems")
+    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
+
+    model, add = shared()
+    add("--weights", **WEIGHTS, default=DEFAULT_WEIGHTS)
+    add("--denoise", type=float, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none (paper)")
+
+    engine, add = shared()
+    add("--engine", choices=list(SUFFIXES), help="for shipped weights (default: tensorflow, where it is installed)")
+
+    results, add = shared()
+    add("--force", action="store_true", help="make results of a folder again that exist")
+    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
+
+    add = command(train, "Train the networks of a recipe, or go on with a stopped run.")
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
-    add("--recipe", **RECIPE | {"default": DEFAULT_RECIPE})
+    add("--recipe", **RECIPE, default=DEFAULT_RECIPE)
     add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
@@ -252,68 +246,50 @@ def _parser():
     add("--workers", metavar="HOST:PORT,...", help="all machines that train together (default: what TF_CONFIG says)")
     add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
-    add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.").add_argument
+    add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.", model, engine, results)
     add("image", help="a photo or a folder; with --cluster a folder or its address, as s3://bucket/photos")
     add("out", help="the picture to write, whose suffix decides the format; for a folder, a folder or its address")
-    add("--weights", **WEIGHTS)
-    add("--denoise", **DENOISE)
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
-    add("--force", **FORCE)
-    add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
-    add("--quality", **QUALITY)
     add("--max-pixels", **LIMIT)
+    add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
 
-    add = command(decompose, "Brighten a photo and also write its reflectance and illumination.").add_argument
+    add = command(decompose, "Brighten a photo and also write its reflectance and illumination.", model, engine)
     add("image", type=Path)
     add("out", type=Path, help="folder for the pictures")
-    add("--weights", **WEIGHTS)
-    add("--denoise", **DENOISE)
     add("--max-pixels", **LIMIT)
 
-    add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.").add_argument
-    add("low", type=Path, help="folder of dark images")
-    add("high", type=Path, help="folder of their references, of the same stems")
-    add("--weights", **WEIGHTS)
-    add("--denoise", **DENOISE)
+    add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.", pairs, model, engine)
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
-    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
-    add = command(compare, "Score several methods on the same pairs, a row a method.").add_argument
-    add("low", type=Path, help="folder of dark images")
-    add("high", type=Path, help="folder of their references, of the same stems")
+    add = command(compare, "Score several methods on the same pairs, a row a method.", pairs, engine)
     add("--methods", nargs="*", metavar="NAME", help="of those without learning (default: all)")
     add("--weights", nargs="*", metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
-    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
-    add = command(benchmark, "Measure the speed of enhancing and training on this machine.").add_argument
+    add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
     add("--sizes", nargs="+", choices=["400x600", "1080p", "12 MP"], metavar="SIZE", help="of images (default: all)")
     add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
-    add("--weights", **WEIGHTS | {"nargs": "+", "default": [WEIGHTS["default"]]})
+    add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT_WEIGHTS])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "whose training is measured (default: all of the package)"})
 
-    add = command(convert, "Convert the original's TensorFlow 1 checkpoints.").add_argument
+    add = command(convert, "Convert the original's TensorFlow 1 checkpoints.")
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
     add("--enhance", type=Path, metavar="DIR", help="folder of Enhance-Net's checkpoint, the original's Relight")
     add("out", type=Path, metavar="OUT.keras")
 
-    add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.").add_argument
+    add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.", model)
     add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
-    add("--weights", **WEIGHTS)
-    add("--denoise", **DENOISE)
     add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", **LIMIT | {"default": 50_000_000})
 
-    add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.").add_argument
+    add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", results)
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")
     add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
     add("--version", type=int, metavar="N", help="of the model (default: the server's latest)")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
     add("--at-once", type=int, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
-    add("--force", **FORCE)
-    add("--quality", **QUALITY)
     return parser
 
 

@@ -6,46 +6,17 @@ import json
 import os
 import sys
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from retinex_keras.engines import choose_engine, import_keras, shipped_weights
 from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.recipes import DEFAULT_WEIGHTS, shipped_recipes
-
-SUFFIXES = {"tensorflow": ".keras", "onnx": ".onnx"}  # of the files of each engine
-
-
-def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
-    """The paths of the weights that come with this package for an engine, by name.
-
-    >>> sorted(shipped_weights()), sorted(shipped_weights("onnx"))
-    (['natural', 'paper', 'simple'], ['natural'])
-    """
-    here, suffix = Path(__file__).parent, SUFFIXES[engine]
-    files = (*here.parent.glob(f"checkpoints/*{suffix}"), *here.glob(f"checkpoints/*{suffix}"))
-    return {path.stem: path for path in sorted(files)}
-
-
-def choose_engine(weights: str | os.PathLike = DEFAULT_WEIGHTS, engine: str | None = None) -> str:
-    """The engine for weights: the one that is asked for, that of a file's suffix, or TensorFlow where it is installed.
-
-    Raises:
-        ValueError: if there is no such engine.
-
-    >>> choose_engine("natural"), choose_engine("mine.onnx")
-    ('tensorflow', 'onnx')
-    """
-    if engine not in (None, *SUFFIXES):
-        raise ValueError(f"There is no engine {engine!r}; use one of {', '.join(SUFFIXES)}.")
-    of_file = "onnx" if Path(weights).suffix == SUFFIXES["onnx"] else None
-    has_keras = find_spec("tensorflow") or os.environ.get("KERAS_BACKEND") == "jax"
-    return of_file or engine or ("tensorflow" if has_keras else "onnx")
 
 
 def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None, engine: str | None = None):
@@ -81,7 +52,8 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
 
 
 def _load_keras(path):
-    import keras  # here, since ONNX Runtime needs no Keras
+    import_keras()
+    import keras
 
     shipped_recipes()  # registers their classes
     try:

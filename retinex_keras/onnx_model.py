@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 VERSION = 1  # of what the file's metadata say
+THREADS = 0  # that a model computes with; 0: of all processors
 ABOUT = ("size_multiple", "tile_margin", "tile_size", "takes_context")  # of `networks.base.LowLightModel`, kept in the file
 
 
@@ -31,6 +32,7 @@ class OnnxModel:
         except ImportError:
             raise ModuleNotFoundError(f"{path} needs ONNX Runtime: pip install 'retinex_keras[onnx]'.") from None
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = THREADS
         options.log_severity_level = 4  # what it finds fault with is raised, too
         try:
             session = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])

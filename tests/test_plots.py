@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from retinex_keras.evaluation.plots import LiveHistory, before_after, decomposition, histograms, history, illumination, sheet
+from retinex_keras.evaluation.plots import before_after, decomposition, histograms, history, illumination, sheet
+from retinex_keras.training.state import LiveHistory
 
 
 def test_a_sheet_shows_every_picture_under_its_title(tmp_path):

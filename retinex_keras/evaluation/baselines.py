@@ -1,10 +1,10 @@
 """The approaches that came before: equalisation, dehazing, SRIE and LIME, each written from its paper.
 
-Each function takes an image and returns a dict of images, as `inference.decompose` does. `METHODS` names the functions. They
-need scikit-image and SciPy; without these they raise an ImportError that names the extra to install.
+Each function takes an image in sRGB: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]. It returns a dict of
+float32 arrays in [0, 1], as `inference.decompose` does: `enhanced` (H, W, 3), and those that split the image also `reflectance`
+(H, W, 3) and `illumination` (H, W, 1). It raises FileNotFoundError if there is no such file, ValueError if it is no image, and
+without scikit-image and SciPy an ImportError that names the extra to install. `METHODS` names the functions.
 """
-
-from os import PathLike
 
 import numpy as np
 
@@ -14,10 +14,11 @@ try:
 except ImportError:  # the functions say so
     scipy = skimage = None
 
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.pixels import LUMA, to_float
 from retinex_keras.inference import as_pixels
 
-Image = str | PathLike | np.ndarray
+Image = PathLike | np.ndarray
 DARKEST = 1 / 255  # replaces black where a logarithm or a division would not be finite
 
 
@@ -27,14 +28,7 @@ def equalize(image: Image) -> dict[str, np.ndarray]:
     The brightness of a pixel becomes the share of pixels that are not brighter: Gonzalez and Woods, "Digital Image
     Processing", section 3.3.
 
-    Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
-
-    Returns:
-        A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
+    Image and result: see the module. Raises FileNotFoundError, ValueError, ImportError.
 
     >>> equalize("dark.png")["enhanced"].shape
     (20, 24, 3)
@@ -49,14 +43,9 @@ def clahe(image: Image, clip_limit: float = 0.01) -> dict[str, np.ndarray]:
     Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         clip_limit: the largest share of a region's pixels in one level of its histogram, above 0. More gives more contrast.
 
-    Returns:
-        A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
+    Image and result: see the module. Raises FileNotFoundError, ValueError, ImportError.
 
     >>> clahe("dark.png", clip_limit=0.02)["enhanced"].shape
     (20, 24, 3)
@@ -73,15 +62,10 @@ def dehaze(image: Image, omega: float = 0.8, block: int = 3) -> dict[str, np.nda
     brightest of the 100 pixels whose darkest channel is brightest. A transmission t below 0.5 becomes 2 t^2.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         omega: the share of the haze to remove, 0 to 1.
         block: side of the blocks of the dark channel, in pixels. The paper's 9 is read as 3x3 pixels; larger blocks give halos.
 
-    Returns:
-        A dict of one float32 array: `enhanced` (H, W, 3) in [0, 1].
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
+    Image and result: see the module. Raises FileNotFoundError, ValueError, ImportError.
 
     >>> float(dehaze(np.full((8, 8, 3), 0.25))["enhanced"].max())
     0.25
@@ -104,15 +88,10 @@ def srie(image: Image, c1: float = 0.01, c2: float = 0.1, gamma: float = 2.2) ->
     by these weights in the Fourier domain, as if they were constant. Here each step is solved with the weights as they are.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         c1, c2: weights of the gradients of reflectance and illumination.
         gamma: the illumination becomes I^(1 / gamma).
 
-    Returns:
-        A dict of float32 arrays in [0, 1]: `enhanced` and `reflectance` (H, W, 3), `illumination` (H, W, 1).
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
+    Image and results, with `reflectance` and `illumination`: see the module. Raises FileNotFoundError, ValueError, ImportError.
 
     >>> sorted(srie("dark.png"))
     ['enhanced', 'illumination', 'reflectance']
@@ -159,17 +138,12 @@ def lime(image: Image, alpha: float = 0.15, gamma: float = 0.8, denoise: float =
     and the sped-up solver, one sparse system of about 1 GB a megapixel. The paper denoises by BM3D, this by non-local means.
 
     Args:
-        image: a path, or an array (H, W, 3), uint8, uint16 or float in [0, 1]; sRGB.
         alpha: weight of the illumination's gradients.
         gamma: the image is divided by I^gamma.
         denoise: standard deviation of the noise to remove from the result's luma, in [0, 1]; 0 removes none. Dark places are
             denoised most. The authors' example takes 0.04.
 
-    Returns:
-        A dict of float32 arrays in [0, 1]: `enhanced` and `reflectance` (H, W, 3), `illumination` (H, W, 1).
-
-    Raises:
-        FileNotFoundError, ValueError: if there is no such file, or the input is not an image as above.
+    Image and results, with `reflectance` and `illumination`: see the module. Raises FileNotFoundError, ValueError, ImportError.
 
     >>> lime(np.full((8, 8, 3), 0.25))["illumination"][0, 0]
     array([0.25], dtype=float32)

@@ -4,7 +4,7 @@ import os
 import resource
 import statistics
 import tempfile
-import time
+import timeit
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from retinex_keras.data.pipeline import training_patches
 from retinex_keras.inference import enhance
+from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.serving.export import export_onnx
 from retinex_keras.training.run import Settings
 
@@ -43,6 +44,8 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
         enhance(np.zeros((*SIZES[largest], 3), "float32"), model)
     results["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory with {largest}: {results['peak MiB']:.0f} MiB")
+    has_onnx = find_spec("onnxruntime") and find_spec("tf2onnx")
+    onnx_models = {name: _in_onnx_runtime(model) for name, model in models.items() if has_onnx}
     for size in sizes:
         image = np.random.default_rng(0).random((*SIZES[size], 3), dtype="float32")
         pixels = image[..., 0].size
@@ -55,36 +58,27 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
                 graph = tf.function(lambda x, model=model: model(x)["enhanced"])
                 whole = _median_seconds(lambda graph=graph, image=image: graph(image[None]).numpy(), runs)
                 line += f", {seconds / whole:.2f} times the bare graph"
-                if find_spec("onnxruntime") and find_spec("tf2onnx"):
-                    session = _onnx_session(model)
-                    onnx = _median_seconds(lambda s=session, i=image: s.run(["enhanced"], {"image": i[None]}), runs)
-                    results[f"{name} {size} ONNX seconds"] = onnx
-                    line += f", ONNX Runtime {onnx:.3f} s"
+            if name in onnx_models:
+                seconds = _median_seconds(lambda model=onnx_models[name], image=image: enhance(image, model), runs)
+                results[f"{name} {size} ONNX seconds"] = seconds
+                line += f", ONNX Runtime {seconds:.3f} s"
             print(line)
-    results |= _training_rates(recipes, runs)
-    for name, value in results.items():
-        if name.endswith("patches/s"):
-            print(f"{name}: {value:.0f}")
-    return results
+    rates = _training_rates(recipes, runs)
+    for name, value in rates.items():
+        print(f"{name}: {value:.0f}")
+    return results | rates
 
 
-def _onnx_session(model):
-    import onnxruntime
-
+def _in_onnx_runtime(model):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         export_onnx(model, path)
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return OnnxModel(path)
 
 
 def _median_seconds(function, runs):
     function()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timeit.repeat(function, number=1, repeat=runs))
 
 
 def _sgemm_flops(runs, size=2048):

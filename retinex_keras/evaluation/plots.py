@@ -5,20 +5,19 @@ in the format of the suffix.
 """
 
 import csv
-import os
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import LUMA, to_uint8
 
-Path = str | os.PathLike | None
+Path = PathLike | None
 
 
 def sheet(
@@ -29,7 +28,6 @@ def sheet(
     Args:
         rows: lists of images, (H, W, 3) or (H, W, 1), uint8 or float in [0, 1]; other floats are clipped.
         titles: one for each column.
-        path: the file to write, if any.
         width: of a column, in inches.
         labels: one for each row, or none.
         heat: if True, images (H, W, 1) become heat, unclipped, on one scale from 0 to their maximum, with a bar beside them.
@@ -47,10 +45,9 @@ def sheet(
         for image, axis in zip(row, axes):
             image = np.asarray(image)[:: -(-len(image) // 4096), :: -(-len(image[0]) // 4096)]  # more is not seen
             if heat and image.shape[-1] == 1:
-                axis.imshow(image[..., 0], cmap="inferno", norm=scale)
+                axis.imshow(image, cmap="inferno", norm=scale)
             else:
-                pixels = to_uint8(image)
-                axis.imshow(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+                axis.imshow(to_uint8(image), cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[], frame_on=False)
     for title, axis in zip(titles, grid[0]):
         axis.set_title(title, fontsize=10)
@@ -80,7 +77,6 @@ def decomposition(parts: dict[str, tuple[np.ndarray, ...]], path: Path = None) -
 
     Args:
         parts: {label: (image, reflectance, illumination)}, (H, W, 3), (H, W, 3) and (H, W, 1), floats in [0, 1].
-        path: the file to write, if any.
 
     >>> figure = decomposition({"low": (np.zeros((8, 8, 3)), np.zeros((8, 8, 3)), np.ones((8, 8, 1)))})
     >>> [axis.get_title() for axis in figure.axes[:3]]
@@ -103,7 +99,6 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
 
     Args:
         groups: {label: images}, (H, W, 3), uint8 or float in [0, 1].
-        path: the file to write, if any.
 
     >>> histograms({"low": [np.full((8, 8, 3), 0.1)]}).axes[0].get_legend().get_texts()[0].get_text()
     'low (median 0.10)'
@@ -119,12 +114,11 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
     return _written(figure, path)
 
 
-def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figure:
+def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
     """Curves of a training: a panel for each value, with that of the validation pairs in the same panel.
 
     Args:
         log: {name: a value for each epoch, NaN where there is none}, like Keras's `History.history`; or the CSV log of a run.
-        path: the file to write, if any.
 
     Raises:
         FileNotFoundError: if there is no such log.
@@ -133,7 +127,7 @@ def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figu
     >>> [axis.get_title() for axis in history({"loss": [3, 2], "val_loss": [4, 3], "psnr": [14, 15]}).axes]
     ['loss', 'psnr']
     """
-    if isinstance(log, (str, os.PathLike)):
+    if isinstance(log, PathLike):
         with open(log, newline="") as file:
             rows = list(csv.DictReader(file))
         log = {name: [float(row[name] or "nan") for row in rows] for name in rows[0] if name != "seconds"}
@@ -158,40 +152,6 @@ def history(log: dict[str, list] | str | os.PathLike, path: Path = None) -> Figu
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     return _written(figure, path)
-
-
-class LiveHistory(keras.callbacks.Callback):
-    """Draws `history` again after every epoch, in a notebook or into a file. In a resumed `fit` its curves continue.
-
-    Args:
-        path: the file to write; without it, the figure is shown in the notebook's cell.
-
-    >>> live = LiveHistory("curves.png")
-    >>> live.on_epoch_end(0, {"loss": 0.5})
-    >>> live.log
-    {'epoch': [0], 'loss': [0.5]}
-    """
-
-    def __init__(self, path: Path = None):
-        super().__init__()
-        self.path, self.log = path, {"epoch": []}
-
-    def on_train_begin(self, logs=None):
-        self.shown = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name in ("epoch", *logs):  # what a validation adds is NaN in the epochs without one
-            self.log.setdefault(name, [np.nan] * len(self.log["epoch"]))
-        for name, values in self.log.items():
-            values.append(epoch if name == "epoch" else logs.get(name, np.nan))
-        figure = history(self.log, self.path)
-        if self.path is None:
-            from IPython.display import display
-
-            if self.shown:
-                self.shown.update(figure)
-            else:
-                self.shown = display(figure, display_id=True)
 
 
 def _written(figure, path):

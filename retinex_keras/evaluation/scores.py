@@ -5,26 +5,20 @@ import functools
 import io
 import json
 import time
-from collections.abc import Callable
-from os import PathLike
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from retinex_keras.data.pairs import find_pairs, load_scene
-from retinex_keras.evaluation.plots import sheet
-from retinex_keras.imaging import metrics
-from retinex_keras.imaging.pixels import to_float
+from retinex_keras.imaging import PathLike, metrics
+from retinex_keras.imaging.pixels import TENSORFLOW_LUMA, to_float
 from retinex_keras.inference import enhance
-from retinex_keras.networks.losses import grayscale
 
 PROTOCOL = (
     "Scored is the 8-bit picture that would be saved. PSNR: RGB, one value an image, then the mean. SSIM: Gaussian window 11, "
     "sigma 1.5, K1 0.01, K2 0.03; RGB is the mean over channels, grey is ITU-R 601 luma. PSNR GT mean: the picture scaled to "
     "the reference's mean luma, which leaks the reference into the result. Seconds: the method alone, without files."
 )
-Path = str | PathLike
 
 
 def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -43,7 +37,7 @@ def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     ['PSNR', 'SSIM RGB', 'SSIM grey', 'PSNR GT mean']
     """
     image, truth = to_float(picture)[None], to_float(reference)[None]
-    grey, grey_truth = grayscale(image), grayscale(truth)
+    grey, grey_truth = (side @ np.float32(TENSORFLOW_LUMA)[:, None] for side in (image, truth))
     scale = np.mean(grey_truth) / max(float(np.mean(grey)), 1e-6)
     return {
         "PSNR": float(metrics.psnr(image, truth)[0]),
@@ -53,7 +47,7 @@ def score(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     }
 
 
-def score_pairs(low: Path, high: Path, model: keras.Model | Path) -> list[dict]:
+def score_pairs(low: PathLike, high: PathLike, model) -> list[dict]:
     """Enhances every image of a folder and scores the results, by the protocol (`PROTOCOL`).
 
     Args:
@@ -67,17 +61,15 @@ def score_pairs(low: Path, high: Path, model: keras.Model | Path) -> list[dict]:
         FileNotFoundError: if a folder or the weights are missing.
         ValueError: if an image has no partner, is unreadable or below 11x11, or the sizes of a pair differ; it names the files.
 
-    >>> from retinex_keras import load_pretrained
-    >>> rows = score_pairs("pairs/low", "pairs/high", load_pretrained("paper"))
-    >>> rows[0]["image"], rows[0]["size"]
-    ('scene.0', '24x20')
+    >>> [row["size"] for row in score_pairs("pairs/low", "pairs/high", "paper")][:2]
+    ['24x20', '25x21']
     """
     pairs = find_pairs(low, high)
     enhance(load_scene(pairs[0])[0], model)  # a warm-up, which is not timed
     return _score_scenes(pairs, functools.partial(enhance, model=model))
 
 
-def score_results(results: Path, high: Path) -> list[dict]:
+def score_results(results: PathLike, high: PathLike) -> list[dict]:
     """Scores the pictures that another program made, by the protocol (`PROTOCOL`).
 
     Args:
@@ -96,7 +88,7 @@ def score_results(results: Path, high: Path) -> list[dict]:
     return _score_scenes(find_pairs(results, high))
 
 
-def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | None = None, most: int = 6) -> list[dict]:
+def compare(low: PathLike, high: PathLike, methods: dict, path: PathLike | None = None, most: int = 6) -> list[dict]:
     """Scores several methods on the same pairs, and shows their pictures side by side.
 
     Args:
@@ -113,8 +105,7 @@ def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | No
         FileNotFoundError: if a folder is missing.
         ValueError: if an image has no partner, is unreadable or below 11x11, or the sizes of a pair differ; it names the files.
 
-    >>> rows = compare("pairs/low", "pairs/high", {"threefold": lambda image: 3 * image})
-    >>> [row["method"] for row in rows]
+    >>> [row["method"] for row in compare("pairs/low", "pairs/high", {"threefold": lambda image: 3 * image})]
     ['input', 'threefold']
     """
     pairs = find_pairs(low, high)
@@ -122,8 +113,10 @@ def compare(low: Path, high: Path, methods: dict[str, Callable], path: Path | No
     methods = {"input": np.copy, **methods}
     for method in methods.values():
         method(load_scene(pairs[0])[0])  # a warm-up, which is not timed; it also shows at once what a method lacks
-    rows = [{"method": name, **means(_score_scenes(pairs, method, pictures))} for name, method in methods.items()]
+    rows = [{"method": name, **_means(_score_scenes(pairs, method, pictures))} for name, method in methods.items()]
     if path:
+        from retinex_keras.evaluation.plots import sheet  # here, since matplotlib may be missing
+
         sheet([[*row, load_scene(paths)[1]] for paths, row in pictures.items()], [*methods, "reference"], path)
     return rows
 
@@ -149,12 +142,8 @@ def _score_scenes(pairs, method=None, pictures=()):
     return rows
 
 
-def means(rows: list[dict]) -> dict[str, float]:
-    """The mean of every column of numbers; of `seconds` the median.
-
-    >>> means([{"image": "a", "PSNR": 20.0}, {"image": "b", "PSNR": 21.0}])
-    {'PSNR': 20.5}
-    """
+def _means(rows):
+    """The mean of every column of numbers; of `seconds` the median."""
     columns = {name: [row[name] for row in rows] for name, value in rows[0].items() if not isinstance(value, str)}
     return {name: float(np.median(column) if name == "seconds" else np.mean(column)) for name, column in columns.items()}
 
@@ -175,10 +164,10 @@ def report(rows: list[dict], about: str, form: str = "text") -> str:
     """
     images = "image" in rows[0]
     if form == "json":
-        content = {"images": rows, "mean": means(rows)} if images else {"methods": rows}
+        content = {"images": rows, "mean": _means(rows)} if images else {"methods": rows}
         return json.dumps({"about": about, "protocol": PROTOCOL, **content}, indent=1)
     if images:
-        rows = [*rows, {"image": "mean", "size": "", **means(rows)}]
+        rows = [*rows, {"image": "mean", "size": "", **_means(rows)}]
     if form == "csv":
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([rows[0], *(row.values() for row in rows)])

@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-import tensorflow as tf
-
+from retinex_keras.engines import choose_engine, use_threads
 from retinex_keras.folders.plan import Plan, is_address, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
 from retinex_keras.imaging import PathLike
@@ -19,9 +18,9 @@ BATCH = 16  # images a task: as many are made again after a crash
 class _Enhancer:
     """An actor with a model of its own. It gets batches of a plan's images and targets, and adds the reason, "" if made."""
 
-    def __init__(self, plan, weights, denoise, quality, max_pixels):
-        tf.config.threading.set_intra_op_parallelism_threads(1)  # the other processors have actors of their own
-        self.plan, self.model, self.options = plan, load_pretrained(weights, denoise), (quality, max_pixels)
+    def __init__(self, plan, weights, denoise, engine, quality, max_pixels):
+        use_threads(1, choose_engine(weights, engine))  # the other processors have actors of their own
+        self.plan, self.model, self.options = plan, load_pretrained(weights, denoise, engine), (quality, max_pixels)
 
     def __call__(self, rows):
         plan = self.plan._replace(targets=dict(zip(rows["image"], rows["target"])))
@@ -35,6 +34,7 @@ def enhance_on_cluster(
     address: str = "local",
     weights: PathLike = DEFAULT_WEIGHTS,
     denoise: float | None = None,
+    engine: str | None = None,
     force: bool = False,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
@@ -51,6 +51,7 @@ def enhance_on_cluster(
         address: of the cluster, or "local": one that is started on this machine, for the time of the call.
         weights: the name of shipped weights, or the path of a `.keras` file that all machines see.
         denoise: strength of denoising, for the paper's weights alone; by default their own.
+        engine: as `load_pretrained` takes it.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
@@ -62,10 +63,10 @@ def enhance_on_cluster(
         import ray
     except ImportError:
         raise ValueError("A cluster needs Ray, which is not installed: pip install 'retinex_keras[cluster]'.") from None
-    load_pretrained(weights, denoise)  # says now what is wrong with them
+    load_pretrained(weights, denoise, engine)  # says now what is wrong with them
     check_quality(quality)
     folder, out = (place if is_address(place) else Path(place).absolute() for place in (folder, out))
-    settings = {"weights": weights, "denoise": denoise, "quality": quality, "max_pixels": max_pixels}
+    settings = {"weights": weights, "denoise": denoise, "engine": engine, "quality": quality, "max_pixels": max_pixels}
     return run_plan(plan_folder(folder, out, force), lambda plan: _in_actors(ray, plan, address, settings))
 
 

@@ -16,20 +16,12 @@ from retinex_keras.imaging.write import WRITTEN, write_image
 
 
 def is_address(place: PathLike) -> bool:
-    """Whether a place is an address, as fsspec knows them, and not the path of a folder or file.
-
-    >>> is_address("s3://bucket/photos"), is_address(Path("photos"))
-    (True, False)
-    """
+    """Whether a place is an address, as fsspec knows them, and not the path of a folder or file."""
     return "://" in str(place)
 
 
-def result_name(path: str) -> str:
-    """The name of the result of an image: its own, with ".png" added to formats that are only read.
-
-    >>> result_name("a/b.jpg"), result_name("a/b.psd")
-    ('a/b.jpg', 'a/b.psd.png')
-    """
+def _result_name(path):
+    """The name of the result of an image: its own, with ".png" added to formats that are only read."""
     return path if PurePath(path).suffix.lower() in WRITTEN else f"{path}.png"
 
 
@@ -37,9 +29,6 @@ class Place(NamedTuple):
     """A folder and what is done in it. The paths of its files are strings, as its filesystem has them.
 
     Its methods raise an OSError, whatever it is that a filesystem fails with, and what `read_photo` and `write_image` raise.
-
-    >>> Place(None, "pairs/low").path("scene.0.png")
-    'pairs/low/scene.0.png'
     """
 
     filesystem: Any  # of fsspec, such as a bucket of S3; None is this machine's
@@ -111,11 +100,7 @@ def _reason(error):
 
 
 def find_place(place: PathLike) -> Place:
-    """The place that a path or an address of fsspec names; a ValueError says what is wrong with an address.
-
-    >>> find_place("pairs/low/")
-    Place(filesystem=None, folder='pairs/low')
-    """
+    """The place that a path or an address of fsspec names; a ValueError says what is wrong with an address."""
     if not is_address(place):
         return Place(None, str(Path(place)))
     import fsspec
@@ -131,11 +116,7 @@ def find_place(place: PathLike) -> Place:
 
 
 class Plan(NamedTuple):
-    """The work on a folder.
-
-    >>> plan_folder("pairs/low", "bright").targets["pairs/low/scene.0.png"]
-    'bright/scene.0.png'
-    """
+    """The work on a folder."""
 
     targets: dict[str, str]  # {path of an image in the source: path of its result in the sink}, without what exists
     existing: list[Path | str]  # results
@@ -149,17 +130,7 @@ def _resolved(place, path):
 
 
 def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
-    """Plans what is to be made of a folder, by the rules and with the arguments of `run.enhance_folder`.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no image, results would overwrite inputs, or an address is wrong.
-        OSError: if a store elsewhere cannot be listed.
-
-    >>> plan = plan_folder("pairs/low", "bright")
-    >>> len(plan.targets), plan.existing
-    (5, [])
-    """
+    """Plans what is to be made of a folder, by the rules and with the arguments of `run.enhance_folder`."""
     source, sink = find_place(folder), find_place(out)
     names = source.images()
     if source.filesystem == sink.filesystem:
@@ -167,11 +138,11 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
         inputs = {name: _resolved(source, source.path(name)) for name in names}
         if below.startswith(f"{above}/"):  # earlier results are no inputs
             names = [name for name in names if not inputs[name].startswith(f"{below}/")]
-        results = {f"{below}/{result_name(name)}" for name in names}
+        results = {f"{below}/{_result_name(name)}" for name in names}
         if above == below or not results.isdisjoint(inputs[name] for name in names):
             place = sink.full_name(sink.folder)
             raise ValueError(f"Results in {place} would overwrite inputs, which are never overwritten; name another folder.")
-    targets = {source.path(name): sink.path(result_name(name)) for name in names}
+    targets = {source.path(name): sink.path(_result_name(name)) for name in names}
     there = set() if force else sink.existing(targets.values())
     existing = [sink.full_name(target) for target in targets.values() if target in there]
     return Plan({image: target for image, target in targets.items() if target not in there}, existing, source, sink)

@@ -18,11 +18,7 @@ Outcomes = Iterator[tuple[str, str | None]]  # images, and the reasons why they 
 
 
 class Report(NamedTuple):
-    """What became of the images of a folder; files are paths, or addresses where they lie elsewhere.
-
-    >>> Report([Path("bright/a.png")], [], [(Path("dark/b.png"), "dark/b.png is not an image")]).made
-    [PosixPath('bright/a.png')]
-    """
+    """What became of the images of a folder; files are paths, or addresses where they lie elsewhere."""
 
     made: list[Path | str]  # results
     existing: list[Path | str]  # results that were there already
@@ -53,7 +49,7 @@ def enhance_folder(
         max_pixels: larger images are bad files.
 
     Returns:
-        A `Report` of three lists: `made`, `existing` and `bad`.
+        A `Report` of three lists: `made`, `existing` and `bad`, of pairs of image and reason.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
@@ -76,15 +72,7 @@ def enhance_folder(
 def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
     """Runs a plan, with a bar of progress.
 
-    Args:
-        plan: from `plan_folder`.
-        executor: does the work of the plan, and yields each image as it ends: with None, or with the reason why it is bad.
-
-    Raises:
-        Whatever error the executor raises, which ends the work.
-
-    >>> run_plan(plan_folder("pairs/low", "none"), lambda plan: ((image, "too dark") for image in plan.targets)).bad[0]
-    (PosixPath('pairs/low/scene.0.png'), 'too dark')
+    The executor yields each image as it ends: with None, or with the reason why it is bad. An error of it ends the work.
     """
     from tqdm import tqdm  # here, since it takes a tenth of a second
 
@@ -98,42 +86,34 @@ def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
     return Report(made, plan.existing, sorted(bad))
 
 
-def enhance_files(plan: Plan, brighten: Callable, quality: int = 95, max_pixels: int = MAX_PIXELS) -> Outcomes:
+def enhance_files(plan: Plan, brighten: Callable, quality: int, max_pixels: int) -> Outcomes:
     """The executor in this process: it reads one image ahead, and holds at most three results until they are written.
 
-    Args:
-        plan, quality, max_pixels: see `enhance_folder`.
-        brighten: makes an image brighter: an array (H, W, 3), uint8 or uint16, to another one.
-
-    >>> next(enhance_files(plan_folder("pairs/low", "copies"), lambda image: image))
-    ('pairs/low/scene.0.png', None)
+    `brighten` makes an image brighter: an array (H, W, 3), uint8 or uint16, to another one.
     """
 
-    def outcome(image, writing):
+    def write(image, picture, extras):
         try:
-            writing.result()
+            plan.sink.write(plan.targets[image], picture, extras, quality)
         except (ValueError, OSError) as error:
             return image, str(error)
         return image, None
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        readings, writings = collections.deque(), collections.deque()
-        following = iter(plan.targets)
-        while True:
-            for image in itertools.islice(following, 2 - len(readings)):
-                readings.append((image, pool.submit(plan.source.read, image, max_pixels)))
-            if not readings:
-                break
+        following = ((image, pool.submit(plan.source.read, image, max_pixels)) for image in plan.targets)
+        readings, writings = collections.deque(itertools.islice(following, 1)), collections.deque()
+        while readings:
+            readings.extend(itertools.islice(following, 1))
             image, reading = readings.popleft()
             try:
                 photo, extras = reading.result()
                 picture = brighten(photo)
                 del photo, reading  # a large image need not be held while its result is encoded
-                writings.append((image, pool.submit(plan.sink.write, plan.targets[image], picture, extras, quality)))
+                writings.append(pool.submit(write, image, picture, extras))
                 del picture
             except (ValueError, OSError) as error:
                 yield image, str(error)
             if len(writings) > 2:
-                yield outcome(*writings.popleft())
+                yield writings.popleft().result()
         for writing in writings:
-            yield outcome(*writing)
+            yield writing.result()

@@ -10,11 +10,7 @@ from retinex_keras.imaging import PathLike
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not.
-
-    >>> with atomic_path("lines.npy") as temporary:
-    ...     np.save(temporary, [1, 2])
-    """
+    """Yields a temporary name beside `path`, which replaces `path` if the block ends well and vanishes if not."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the same suffixes, which decide formats
     try:

@@ -8,19 +8,10 @@ TENSORFLOW_LUMA = (0.2989, 0.587, 0.114)  # as tf.image rounds it, and so the or
 
 
 def context_indices(size):
-    """The rows, or the columns, of an image that make its context: 128 at equal distances.
+    """The rows, or the columns, of an image that make its context: 128 at equal distances, for a number or an integer tensor.
 
     The context is what a network is told of the whole image where it sees a part of it. Integers alone decide which pixels
     it has, so that it is the same wherever it is taken.
-
-    Args:
-        size: height or width of the image, a number or a scalar integer tensor.
-
-    Returns:
-        128 indices, of the same kind.
-
-    >>> context_indices(256)[:4].tolist()
-    [1, 3, 5, 7]
     """
     return (2 * np.arange(CONTEXT, dtype="int32") + 1) * size // (2 * CONTEXT)
 
@@ -51,7 +42,7 @@ def to_integers(image: np.ndarray, dtype: str | np.dtype) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """An array of floats in [0, 1], uint8 or uint16 as uint8: clipped and rounded, not truncated.
+    """The same as `to_integers`, for uint8.
 
     >>> to_uint8(np.array([0.5, 1.2]))
     array([128, 255], dtype=uint8)

@@ -77,6 +77,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     try:
         if hasattr(source, "read") and not source.seekable():
             source = source.read()
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            source = io.BytesIO(source)
         with _opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
@@ -108,16 +110,9 @@ def _name(source):
     return name if isinstance(name, str) else "The file"
 
 
-def _stream(source):
-    """A source as a binary file, in a `with` that leaves a user's file open."""
-    if isinstance(source, PathLike):
-        return open(source, "rb")  # given a path, Pillow would map TIFF into memory, and turn some of those wrongly
-    return contextlib.nullcontext(source if hasattr(source, "read") else io.BytesIO(source))
-
-
 @contextlib.contextmanager
 def _opened(source):
-    """Opens a source as a Pillow picture that may be changed; of a file only the header is read."""
+    """Opens a path, a file or a picture as a Pillow picture that may be changed; of a file only the header is read."""
     if isinstance(source, Image.Image):
         exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
         picture = source.copy()
@@ -126,7 +121,8 @@ def _opened(source):
             picture.info["exif"] = exif.tobytes()
         yield picture
         return
-    with _stream(source) as stream:
+    # Given a path, Pillow would map TIFF into memory, and turn some of those wrongly. A user's file stays open.
+    with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream:
         with _opening:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit of the size, a global
             try:
@@ -187,9 +183,8 @@ def _decode(file, source):
 def _upright(file, raw=None):
     """Decodes an opened file in place, with another raw mode if one is given, and turns it upright."""
     if raw:
-        old = [tile.args for tile in file.tile]
-        new = [raw if isinstance(args, str) else (raw, *args[1:]) for args in old]
-        file.tile = [tile._replace(args=args) for tile, args in zip(file.tile, new)]
+        args = [raw if isinstance(tile.args, str) else (raw, *tile.args[1:]) for tile in file.tile]
+        file.tile = [tile._replace(args=new) for tile, new in zip(file.tile, args)]
     ImageOps.exif_transpose(file, in_place=True)
     return file
 
@@ -226,7 +221,7 @@ def _metadata(file):
             extras["exif"] = exif.tobytes()
     dpi = file.info.get("dpi", ())
     if len(dpi) == 2 and all(1 < value < 65536 for value in dpi):  # 1 is Pillow's for none
-        extras["dpi"] = float(dpi[0]), float(dpi[1])
+        extras["dpi"] = tuple(map(float, dpi))
     text = getattr(file, "text", {}).items()
     if text := {name: value for name, value in text if not name.startswith(("XML:com.adobe.xmp", "Raw profile type "))}:
         extras["text"] = text
@@ -234,18 +229,9 @@ def _metadata(file):
 
 
 def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
-    """The images of a folder by their suffix, sorted; hidden ones are left out.
+    """The images of a folder, or of all its subfolders too, by their suffix, sorted; hidden ones are left out.
 
-    Args:
-        folder: its path.
-        nested: if True, with the images of all its subfolders.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no image.
-
-    >>> [path.name for path in list_images("pairs/low")]
-    ['scene.0.png', 'scene.1.png', 'scene.2.png', 'scene.3.png', 'scene.4.png']
+    It raises FileNotFoundError if there is no such folder, ValueError if it holds no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -258,11 +244,7 @@ def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
 
 
 def is_image_name(path: PathLike) -> bool:
-    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads.
-
-    >>> is_image_name("a/b.JPG"), is_image_name("a/.b.jpg"), is_image_name("a.txt")
-    (True, False, False)
-    """
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads."""
     path, formats = PurePath(path), Image.registered_extensions()
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and formats.get(path.suffix.lower()) in Image.OPEN

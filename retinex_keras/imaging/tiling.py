@@ -16,35 +16,23 @@ class Tiles(NamedTuple):
 
     A tile is computed from a window, which is the tile and a margin around it that the networks must see. All windows are of
     one size, since memory grows with each size that a network meets: the first and the last tile are larger by the margin that
-    they do not need at the image's border.
-
-    Attributes:
-        size: of the image along the axis, in pixels.
-        padded: `size`, and what is repeated of the border up to a multiple.
-        step: from one window to the next.
-        window: size of a window.
-        margin: of pixels around a tile.
-        count: of tiles.
+    they do not need at the image's border. The fields are numbers or tensors.
     """
 
-    size: Any
-    padded: Any
-    step: Any
-    window: Any
-    margin: Any
-    count: Any
+    size: Any  # of the image along the axis, in pixels
+    padded: Any  # `size`, and what is repeated of the border up to a multiple
+    step: Any  # from one window to the next
+    window: Any  # its size
+    margin: Any  # pixels around a tile
+    count: Any  # of tiles
 
     def first(self, index):
         """Where the window of a tile begins in the padded image."""
         return _smaller(index * self.step, self.padded - self.window)
 
-    def owner(self, pixel):
-        """The index of the tile to which a pixel belongs."""
-        return _smaller(_larger((pixel - self.margin) // self.step, 0), self.count - 1)
-
     def position(self, pixel):
-        """Where a pixel is in the windows, laid one after the other."""
-        index = self.owner(pixel)
+        """Where a pixel is in the windows, laid one after the other: in that of the tile to which it belongs."""
+        index = _smaller(_larger((pixel - self.margin) // self.step, 0), self.count - 1)
         return index * self.window + pixel - self.first(index)
 
     def slices(self):
@@ -57,16 +45,10 @@ class Tiles(NamedTuple):
 
 
 def cut(size, largest, margin, multiple):
-    """Cuts one axis of an image into tiles.
+    """Cuts one axis of an image, `size` pixels, a number or a scalar integer tensor, into `Tiles`.
 
-    Args:
-        size: of the image along the axis, in pixels: a number or a scalar integer tensor.
-        largest: size of a tile that is not at the border, a multiple of `multiple`.
-        margin: pixels that the networks must see around a tile, a multiple of `multiple`.
-        multiple: of which the sides of a window are multiples.
-
-    Returns:
-        `Tiles`, of numbers or of tensors.
+    Tiles that are not at the border have at most `largest` pixels, and the networks see `margin` pixels around each. The sides
+    of windows are multiples of `multiple`, as `largest` and `margin` must be.
 
     >>> tiles = cut(size=100, largest=32, margin=8, multiple=8)
     >>> [(own.start, own.stop) for own, window in tiles.slices()]

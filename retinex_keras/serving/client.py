@@ -9,6 +9,9 @@ import sys
 import types
 from pathlib import Path
 
+import requests
+from urllib3.util import Retry
+
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike
@@ -48,10 +51,7 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
 
 class _Rest:
     def __init__(self, url, version, timeout):
-        import requests
-        from urllib3.util import Retry
-
-        self.url, self.timeout, self.requests = url, timeout, requests
+        self.url, self.timeout = url, timeout
         self.model = f"{url}/v1/models/{NAME}" + (f"/versions/{version}" if version else "")
         passing = Retry(
             RETRIES,
@@ -77,9 +77,9 @@ class _Rest:
     def _ask(self, method, url, key, **options):
         try:
             answer = self.session.request(method, url, timeout=(10, self.timeout), **options)
-        except self.requests.Timeout:
+        except requests.Timeout:
             raise _error(self.url, "DEADLINE_EXCEEDED") from None
-        except self.requests.RequestException as error:
+        except requests.RequestException as error:
             raise _error(self.url, "UNAVAILABLE", type(error).__name__) from None
         codes = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
         try:
@@ -102,13 +102,13 @@ class _Grpc:
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
-        options = {
-            "grpc.service_config": json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]}),
-            "grpc.per_rpc_retry_buffer_size": 2**30,  # larger requests would not be sent again
-            "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
-            "grpc.max_receive_message_length": -1,
-        }
-        channel = self.grpc.insecure_channel(url.removeprefix("grpc://"), list(options.items()))
+        options = [
+            ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})),
+            ("grpc.per_rpc_retry_buffer_size", 2**30),  # larger requests would not be sent again
+            ("grpc.max_send_message_length", -1),  # no limit, where gRPC has 4 MB
+            ("grpc.max_receive_message_length", -1),
+        ]
+        channel = self.grpc.insecure_channel(url.removeprefix("grpc://"), options)
         self.predictions = predictions.PredictionServiceStub(channel)
         self.models = models.ModelServiceStub(channel)
 

@@ -6,23 +6,14 @@ MEND = "save it as RGB, in PNG"
 
 
 def decode(contents, max_pixels):
-    """The pixels of an image file, those that `read_image` gives, turned upright by its EXIF orientation.
+    """The pixels of an image file, a scalar string tensor: those of `read_image`, turned upright by the EXIF orientation.
+
+    They are (H, W, 3), uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1]. With them comes
+    whether the file has 16 bits, a scalar boolean.
 
     Ops of the graph refuse with `tf.errors.InvalidArgumentError` what is no JPEG, PNG, WebP or BMP, is damaged, or announces
     too many pixels in its header, before it is decoded; and what needs a colour profile to become RGB, which they cannot read:
     CMYK and grey with a profile.
-
-    Args:
-        contents: the file, a scalar string tensor.
-        max_pixels: an image may have so many.
-
-    Returns:
-        (H, W, 3) tensor, uint16, where a file of 8 bits has its values times 257, which are the same in [0, 1]; and whether
-        the file has 16 bits, a scalar boolean.
-
-    >>> pixels, is_16_bit = decode(tf.io.read_file("dark.png"), max_pixels=50_000_000)
-    >>> pixels.shape.as_list(), bool(is_16_bit)
-    ([20, 24, 3], False)
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
     end = tf.size(data, tf.int64) - 1
@@ -31,8 +22,8 @@ def decode(contents, max_pixels):
         """The integers of so many bytes at the offsets `at`, int64; beyond the end of the file are zeros."""
         at = tf.expand_dims(tf.convert_to_tensor(at, tf.int64), -1)
         digits = tf.gather(data, tf.minimum(at + tf.range(count, dtype=tf.int64), end))
-        weights = [256**i for i in range(count)]
-        weights = tf.where(little, tf.constant(weights, tf.int64), tf.constant(weights[::-1], tf.int64))
+        weights = tf.constant([256**i for i in range(count)], tf.int64)
+        weights = tf.where(little, weights, weights[::-1])
         return tf.reduce_sum(tf.cast(digits, tf.int64) * weights, -1)
 
     def has(at, tag):
@@ -41,9 +32,11 @@ def decode(contents, max_pixels):
     def check(condition, *message):
         return tf.control_dependencies([tf.debugging.Assert(condition, message, summarize=1)])
 
-    def checked_size(height, width):
+    def checked(height, width, plain, message):
+        """Lets ops wait for the check of the size, and then for that of what is plain."""
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-        return check((pixels > 0) & (pixels <= max_pixels), f"Expected an image of 1 to {max_pixels} pixels, received", pixels)
+        with check((pixels > 0) & (pixels <= max_pixels), f"Expected an image of 1 to {max_pixels} pixels, received", pixels):
+            return check(plain, message)
 
     def eight_bits(image):
         return tf.cast(image, tf.uint16) * 257
@@ -80,7 +73,7 @@ def decode(contents, max_pixels):
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
         profile = find(2, lambda at: has(at, b"\xff\xe2") & has(at + 34, b"GRAY"), following)
         plain = (channels == 3) | (channels == 1) & (profile == end)
-        with checked_size(height, width), check(plain, f"Expected RGB, or grey without a profile: {MEND}"):
+        with checked(height, width, plain, f"Expected RGB, or grey without a profile: {MEND}"):
             image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
         exif = find(2, lambda at: has(at, b"\xff\xe1") & has(at + 4, b"Exif"), following)
         return upright(eight_bits(image), exif + 4)
@@ -93,15 +86,8 @@ def decode(contents, max_pixels):
             return has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (number(25, 1) == 0) & ~is_16_bit  # 0 is grey without alpha
 
         plain = ~unfit(find(8, lambda at: unfit(at) | has(at + 4, b"IDAT"), following))
-        with (
-            checked_size(number(20, 4), number(16, 4)),
-            check(plain, f"Expected no animation, and grey without a profile: {MEND}"),
-        ):
-            image = tf.cond(
-                is_16_bit,
-                lambda: tf.io.decode_png(contents, channels=3, dtype=tf.uint16),
-                lambda: eight_bits(tf.io.decode_png(contents, channels=3)),
-            )
+        with checked(number(20, 4), number(16, 4), plain, f"Expected no animation, and grey without a profile: {MEND}"):
+            image = tf.io.decode_png(contents, channels=3, dtype=tf.uint16)  # 8 bits become 16 as by `eight_bits`
         return upright(image, 8 + find(8, lambda at: has(at + 4, b"eXIf"), following))
 
     def webp():
@@ -111,7 +97,7 @@ def decode(contents, max_pixels):
         extended = 1 + number(27, 3, True), 1 + number(24, 3, True)
         size = tf.where(has(12, b"VP8L"), lossless, tf.where(has(12, b"VP8X"), extended, lossy))
         still = ~has(12, b"VP8X") | (number(20, 1) // 2 % 2 == 0)
-        with checked_size(*tf.unstack(size)), check(still, "Expected a picture, received an animation"):
+        with checked(*tf.unstack(size), still, "Expected a picture, received an animation"):
             image = tf.io.decode_image(contents, expand_animations=False)[..., :3]  # no alpha
 
         def following(at):
@@ -123,10 +109,7 @@ def decode(contents, max_pixels):
         height, bits = number(22, 4, True), number(28, 2, True)
         height = tf.minimum(height, 2**32 - height)  # negative where the first row is the upper one
         plain = (number(30, 4) == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
-        with (
-            checked_size(height, number(18, 4, True)),
-            check(plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"),
-        ):
+        with checked(height, number(18, 4, True), plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"):
             image = tf.io.decode_bmp(contents)
         palette = 14 + number(14, 4, True) + 4 * tf.range(256, dtype=tf.int64)[:, None] + [2, 1, 0]
         coloured = tf.gather(data, tf.minimum(palette, end))

@@ -21,10 +21,8 @@ from retinex_keras.onnx_model import ABOUT, VERSION
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 
-MAX_PIXELS = 50_000_000
 
-
-def export_savedmodel(model, out, version=None, max_pixels=MAX_PIXELS):
+def export_savedmodel(model, out, version=None, max_pixels=50_000_000):
     """Writes a version of a model as TensorFlow Serving expects it, `out/version/`, and the server's settings beside it.
 
     Signatures, made of core ops only, each with the result of `enhance` and `decompose`:
@@ -159,7 +157,7 @@ def _enhanced_in_tiles(network, model, image, top_value):
 def _write_warmup(folder):
     """Writes the request that the server answers itself before it opens a version: a TFRecord of a PredictionLog.
 
-    The message is made of its few fields by hand; the package that has its class is needed nowhere else here.
+    The package that has its class is needed nowhere else here, so its few fields are written one by one.
     """
 
     def field(number, content):

@@ -13,7 +13,7 @@ import zlib
 import keras
 import numpy as np
 
-from retinex_keras.evaluation.plots import sheet
+from retinex_keras.evaluation.plots import history, sheet
 from retinex_keras.imaging.atomic import atomic_path
 
 FINAL = "retinexnet.keras"  # the trained model
@@ -169,3 +169,37 @@ class Samples(keras.callbacks.Callback):
         if self.examples and epoch + 1 in self.shown:
             rows = [self.pictures(low, high) for low, high in self.examples]
             sheet([list(row.values()) for row in rows], list(rows[0]), f"{self.path}-{epoch + 1:05d}.png")
+
+
+class LiveHistory(keras.callbacks.Callback):
+    """Draws `history` again after every epoch, in a notebook or into a file. In a resumed `fit` its curves continue.
+
+    Args:
+        path: the file to write; without it, the figure is shown in the notebook's cell.
+
+    >>> live = LiveHistory("curves.png")
+    >>> live.on_epoch_end(0, {"loss": 0.5})
+    >>> live.log
+    {'epoch': [0], 'loss': [0.5]}
+    """
+
+    def __init__(self, path: str | os.PathLike | None = None):
+        super().__init__()
+        self.path, self.log = path, {"epoch": []}
+
+    def on_train_begin(self, logs=None):
+        self.shown = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name in ("epoch", *logs):  # what a validation adds is NaN in the epochs without one
+            self.log.setdefault(name, [np.nan] * len(self.log["epoch"]))
+        for name, values in self.log.items():
+            values.append(epoch if name == "epoch" else logs.get(name, np.nan))
+        figure = history(self.log, self.path)
+        if self.path is None:
+            from IPython.display import display
+
+            if self.shown:
+                self.shown.update(figure)
+            else:
+                self.shown = display(figure, display_id=True)

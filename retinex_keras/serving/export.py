@@ -97,6 +97,7 @@ def export_onnx(model, path: str | os.PathLike) -> None:
         warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
         proto, _ = tf2onnx.convert.from_function(function, signature, opset=18)
     about = {name: getattr(model, name) for name in ABOUT} | {"version": VERSION}
+    about["tile_size"] = [min(side, 1536) for side in model.tile_size]  # ONNX Runtime holds more of a tile in memory
     onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
     with atomic_path(path) as temporary:
         onnx.save(proto, temporary)

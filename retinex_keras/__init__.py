@@ -1,5 +1,6 @@
 """RetinexNet in TensorFlow 2 / Keras 3: photos taken in the dark, brightened."""
 
+import contextlib
 import importlib
 import importlib.abc
 import sys
@@ -52,7 +53,8 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
 
             def execute_and_register(module):
                 execute(module)
-                _register_models()
+                with contextlib.suppress(ImportError, RuntimeError):  # Keras must never fail for it; loading tries again
+                    _register_models()
 
             spec.loader.exec_module = execute_and_register
         return spec

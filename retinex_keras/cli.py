@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras.engines import SUFFIXES, import_keras
-from retinex_keras.imaging import MAX_PIXELS
+from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT_RECIPE, DEFAULT_WEIGHTS
 
 LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
@@ -155,7 +155,7 @@ def benchmark(weights, recipe, sizes, runs):
     if runs < 1:
         raise ValueError(f"A median takes at least one run. Received --runs {runs}.")
     recipes = shipped_recipes().values() if recipe is None else [find_recipe(name) for name in recipe]
-    benchmark({name: load_pretrained(name) for name in weights}, recipes, sizes or list(SIZES), runs)
+    benchmark({name: load_pretrained(name, engine="tensorflow") for name in weights}, recipes, sizes or list(SIZES), runs)
 
 
 def convert(decom, enhance, out):
@@ -174,8 +174,8 @@ def export(out, weights, denoise, format, version, max_pixels):
     from retinex_keras.inference import load_pretrained
     from retinex_keras.serving.export import export_onnx, export_savedmodel
 
-    model = load_pretrained(weights, denoise)
-    if format == "savedmodel":
+    model = load_pretrained(weights, denoise, engine="tensorflow")
+    if (format or ("onnx" if out.suffix == SUFFIXES["onnx"] else "savedmodel")) == "savedmodel":
         out = export_savedmodel(model, out, version, max_pixels)
     else:
         export_onnx(model, out)
@@ -217,7 +217,7 @@ def _parser():
 
     model, add = shared()
     add("--weights", **WEIGHTS, default=DEFAULT_WEIGHTS)
-    add("--denoise", type=float, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none (paper)")
+    add("--denoise", type=float, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none")
 
     engine, add = shared()
     add("--engine", choices=list(SUFFIXES), help="for shipped weights (default: tensorflow, where it is installed)")
@@ -267,7 +267,7 @@ def _parser():
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
-    add("--sizes", nargs="+", choices=["400x600", "1080p", "12 MP"], metavar="SIZE", help="of images (default: all)")
+    add("--sizes", nargs="+", metavar="SIZE", help="of images: 400x600, 1080p, '12 MP' (default: all)")
     add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
     add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT_WEIGHTS])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "whose training is measured (default: all of the package)"})
@@ -279,9 +279,9 @@ def _parser():
 
     add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.", model)
     add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
-    add("--format", default="savedmodel", choices=["savedmodel", "onnx"], help="default: %(default)s")
+    add("--format", choices=["savedmodel", "onnx"], help="default: by the suffix of the file")
     add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
-    add("--max-pixels", **LIMIT | {"default": 50_000_000})
+    add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})
 
     add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", results)
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")

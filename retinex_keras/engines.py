@@ -1,5 +1,6 @@
 """The engines that run weights, TensorFlow and ONNX Runtime: which one, where its weights are, and its import."""
 
+import functools
 import importlib
 import os
 import sys
@@ -13,6 +14,7 @@ from retinex_keras.recipes import DEFAULT_WEIGHTS
 SUFFIXES = {"tensorflow": ".keras", "onnx": ".onnx"}  # of the files of each engine
 
 
+@functools.cache
 def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
     """The paths of the weights that come with this package for an engine, by name.
 
@@ -25,17 +27,21 @@ def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
 
 
 def choose_engine(weights: str | os.PathLike = DEFAULT_WEIGHTS, engine: str | None = None) -> str:
-    """The engine for weights: the one that is asked for, that of a file's suffix, or TensorFlow where it is installed.
+    """The engine for weights: that of a file's suffix, the one that is asked for, or TensorFlow where it is installed.
 
     Raises:
-        ValueError: if there is no such engine.
+        ValueError: if there is no such engine, or the file is for the other one.
 
     >>> choose_engine("natural"), choose_engine("mine.onnx")
     ('tensorflow', 'onnx')
     """
     if engine not in (None, *SUFFIXES):
         raise ValueError(f"There is no engine {engine!r}; use one of {', '.join(SUFFIXES)}.")
-    of_file = "onnx" if Path(weights).suffix == SUFFIXES["onnx"] else None
+    of_file = next((name for name, suffix in SUFFIXES.items() if Path(weights).suffix == suffix), None)
+    if engine and of_file and engine != of_file:
+        raise ValueError(
+            f"{weights} is for the engine {of_file}. Received engine={engine!r}: leave it out, or name other weights."
+        )
     has_keras = find_spec("tensorflow") or os.environ.get("KERAS_BACKEND") == "jax"
     return of_file or engine or ("tensorflow" if has_keras else "onnx")
 
@@ -50,8 +56,10 @@ def import_keras():
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
-    sys.stderr.flush()
-    stderr = os.dup(2)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed, as of a daemon: nothing is printed
+        return
     notice = threading.Timer(1.0, os.write, (stderr, b"loading TensorFlow ...\n"))
     try:
         if os.isatty(stderr):
@@ -71,7 +79,7 @@ def use_threads(count: int, engine: str) -> None:
     >>> use_threads(0, "onnx")  # as many as there are processors
     """
     if engine == "onnx":
-        onnx_model.THREADS = count
+        onnx_model.threads = count
     else:
         import tensorflow as tf
 

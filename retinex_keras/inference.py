@@ -1,11 +1,11 @@
 """Trained weights, and the enhancement of images of any size."""
 
 import functools
-import importlib
+import importlib.machinery
 import json
 import os
-import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,12 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
         weights: the name of shipped weights, or the path of a `.keras` or `.onnx` file. If a model is of a recipe of your own,
             the module that defines it is imported.
         denoise: strength of the denoising after the networks, by default that of the weights; 0 gives the original's picture.
-            Only the paper's networks are denoised after.
+            Only some models are denoised after their networks.
         engine: for weights by name, "tensorflow" or "onnx". By default TensorFlow where it is installed.
 
     Returns:
-        A `networks.base.LowLightModel`, which is a Keras model; of an ONNX file an `onnx_model.OnnxModel`, which only enhances.
+        A `networks.base.LowLightModel`, which is a Keras model. For an ONNX file an `onnx_model.OnnxModel`, which cannot be
+        trained.
 
     Raises:
         FileNotFoundError: if there are no such weights.
@@ -59,9 +60,13 @@ def _load_keras(path):
     try:
         with zipfile.ZipFile(path) as file:
             config = json.loads(file.read("config.json"))
+        if not isinstance(config, dict):
+            raise ValueError("its config.json is no object")
         _import_model(keras, config)
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
+    except ImportError as error:
+        raise ValueError(f"{path} needs the module that defines its model ({error}): put it on Python's path.") from error
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
     if not hasattr(model, "tile_margin"):
@@ -72,11 +77,23 @@ def _load_keras(path):
 
 
 def _import_model(keras, config):
-    """Imports the module that defines a model, if its class is not known yet; of Python's own modules none."""
+    """Imports the module that defines a model, if its class is not known yet.
+
+    A file can name any module, and an import executes it. So it must be one whose own source uses this package.
+    """
     name, module = config.get("registered_name"), str(config.get("module"))
-    of_others = module.partition(".")[0] not in {*sys.stdlib_module_names, "keras", "retinex_keras", "None", ""}
-    if of_others and not keras.saving.get_registered_object(name):
-        importlib.import_module(module)
+    if module.partition(".")[0] in ("keras", "retinex_keras", "None") or keras.saving.get_registered_object(name):
+        return
+    spec, path = None, None
+    for i in range(len(module.split("."))):  # found without importing the packages that it is in
+        spec = importlib.machinery.PathFinder.find_spec(".".join(module.split(".")[: i + 1]), path)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named {module!r}")
+        path = spec.submodule_search_locations
+    source = spec.loader.get_source(spec.name) if hasattr(spec.loader, "get_source") else None
+    if "retinex_keras" not in (source or ""):
+        raise ValueError(f"it names the module {module!r}, which does not use retinex_keras")
+    importlib.import_module(module)
 
 
 @functools.lru_cache(maxsize=2)
@@ -91,6 +108,8 @@ def find_model(weights):
     True
     """
     if not isinstance(weights, (str, os.PathLike)):
+        if not hasattr(weights, "runner"):
+            raise ValueError(f"Expected a model, the name of weights or a path. Received {weights!r}.")
         return weights
     path = shipped_weights(choose_engine(weights)).get(str(weights), Path(weights))
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
@@ -105,7 +124,7 @@ def _for_each(function):
         weights = find_model(weights if model is None else model)
         if isinstance(image, (list, tuple)):
             return [each(one, weights, *options, **named) for one in image]
-        if np.ndim(image) != 4:
+        if getattr(image, "ndim", 0) != 4 or 0 in image.shape:
             return function(image, weights, *options, **named)
         results = [function(one, weights, *options, **named) for one in np.asarray(image)]
         if isinstance(results[0], dict):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 VERSION = 1  # of what the file's metadata say
-THREADS = 0  # that a model computes with; 0: of all processors
+threads = 0  # that new models compute with; 0: of all processors
 ABOUT = ("size_multiple", "tile_margin", "tile_size", "takes_context")  # of `networks.base.LowLightModel`, kept in the file
 
 
@@ -32,7 +32,7 @@ class OnnxModel:
         except ImportError:
             raise ModuleNotFoundError(f"{path} needs ONNX Runtime: pip install 'retinex_keras[onnx]'.") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
+        options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what it finds fault with is raised, too
         try:
             session = onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -53,12 +53,15 @@ class OnnxModel:
             setattr(self, name, about[name])
 
     def _understands(self, about):
-        if not isinstance(about, dict) or about.get("version") != VERSION or "enhanced" not in self.outputs:
+        if not isinstance(about, dict) or about.get("version") != VERSION or not isinstance(about.get("takes_context"), bool):
             return False
-        sides = [about.get("size_multiple"), about.get("tile_margin"), *(about.get("tile_size") or ())]
-        return (
-            len(sides) == 4 and all(isinstance(side, int) and 0 <= side < 2**16 for side in sides) and "takes_context" in about
-        )
+        multiple, margin, sides = (about.get(name) for name in ("size_multiple", "tile_margin", "tile_size"))
+        numbers = [multiple, margin, *sides] if isinstance(sides, list) and len(sides) == 2 else [None]
+        if not all(isinstance(number, int) and 0 <= number < 2**16 for number in numbers) or 0 in (multiple, *sides):
+            return False
+        inputs = ["image", "context"] if about["takes_context"] else ["image"]
+        fits = not any(number % multiple for number in numbers)
+        return fits and "enhanced" in self.outputs and [value.name for value in self.session.get_inputs()] == inputs
 
     def runner(self, *names):
         """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all."""

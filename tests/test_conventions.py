@@ -12,7 +12,9 @@ import tensorflow as tf
 from retinex_keras import load_pairs, training_patches, whole_pairs
 from retinex_keras.data.pipeline import training_view
 from retinex_keras.inference import enhance, find_model, load_pretrained
+from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+from retinex_keras.recipes.simple import SimpleCNN
 
 WEIGHTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -162,3 +164,64 @@ def test_fine_tuning_with_defaults_keeps_what_the_weights_know():
     model.fit(patches, steps_per_epoch=4, shuffle=False, verbose=0)
     assert not any(map(np.array_equal, load_pretrained("natural").get_weights(), model.get_weights()))
     assert model.evaluate(whole_pairs(pairs), verbose=0, return_dict=True)["psnr"] > before - 0.1
+
+
+def test_scores_of_whole_numbers_are_those_of_floats(tiny, random):
+    pixels = random.integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    tiny.decom_net.compile(run_eagerly=True)
+    tiny.enhance_net.compile(decom_net=tiny.decom_net, run_eagerly=True)
+    for network in (tiny.decom_net, tiny.enhance_net):
+        whole, floats = (
+            network.evaluate(images, images, verbose=0, return_dict=True) for images in (pixels, pixels / np.float32(255))
+        )
+        assert whole == pytest.approx(floats, rel=1e-5)
+
+
+def test_what_is_no_pair_is_one_sentence(networks, random):
+    images = random.random((2, 16, 16, 3), dtype="float32")
+    for network in networks:
+        with pytest.raises(ValueError, match="learns from pairs"):
+            network.fit(images, verbose=0)
+    with pytest.raises(ValueError, match="no sample or class weights"):
+        networks[1].fit(images, images, sample_weight=np.ones(2), verbose=0)
+
+
+def test_a_context_is_taken_by_models_that_need_none(random):
+    images, context = random.random((2, 16, 16, 3), dtype="float32"), random.random((2, 128, 128, 3), dtype="float32")
+    for model in (RetinexNet(DecomNet(4, 1), EnhanceNet(4)), SimpleCNN(4, 2)):
+        model.compile(run_eagerly=True)
+        history = model.fit((images, context), images, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        np.testing.assert_array_equal(model((images, context))["enhanced"], model(images)["enhanced"])
+
+
+def test_the_plain_cnn_trains_in_half_precision(random):
+    images = random.random((2, 16, 16, 3), dtype="float32")
+    model = SimpleCNN(4, 2, dtype="mixed_float16")
+    model.compile(run_eagerly=True)
+    assert np.isfinite(model.fit(images, images, verbose=0).history["loss"]).all()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mine(NaturalRetinexNet):
+    pass
+
+
+def test_a_class_of_a_users_own_comes_back_as_such(tmp_path):
+    model = Mine(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 8), 1, 4))
+    model.build((None, None, None, 3))
+    model.save(tmp_path / "mine.keras")
+    assert type(load_pretrained(tmp_path / "mine.keras")) is Mine
+
+
+def test_an_empty_batch_and_a_wrong_model_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"shape \(0, 4, 4, 3\)"):
+        enhance(np.zeros((0, 4, 4, 3), "uint8"), tiny)
+    with pytest.raises(ValueError, match="Received 5"):
+        enhance(np.zeros((4, 4, 3), "uint8"), 5)
+
+
+def test_a_model_loads_where_standard_error_is_closed():
+    script = "import retinex_keras; retinex_keras.load_pretrained('simple')"
+    result = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{script}" 2>&-'])
+    assert result.returncode == 0

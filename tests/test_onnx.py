@@ -1,5 +1,6 @@
 """The second engine, ONNX Runtime: the pictures of the first to a level, by the same commands, without TensorFlow and Keras."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -109,6 +110,14 @@ def test_the_engine_can_be_chosen(tmp_path, capsys):
     command = ["enhance", str(DARK), str(tmp_path / "out.png"), "--engine"]
     assert main([*command, "onnx"]) == 0
     np.testing.assert_array_equal(read_image(tmp_path / "out.png"), enhance(DARK, load_pretrained(engine="onnx")))
+    with pytest.raises(ValueError, match="is for the engine onnx. Received engine='tensorflow'"):
+        choose_engine("mine.onnx", "tensorflow")
+    for command in (["export", str(tmp_path / "served")], ["benchmark"]):
+        assert main([*command, "--weights", "mine.onnx"]) == 2
+        assert "is for the engine onnx" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="Received '.*w.keras': name it w.onnx"):
+        export_onnx(load_pretrained("simple"), tmp_path / "w.keras")
+    command = ["enhance", str(DARK), str(tmp_path / "out.png"), "--engine"]
     with pytest.raises(ValueError, match="no engine 'torch'; use one of tensorflow, onnx"):
         load_pretrained("natural", engine="torch")
     assert main(["enhance", str(DARK), str(tmp_path / "out.png"), "--engine", "onnx", "--weights", "paper"]) == 2
@@ -127,8 +136,11 @@ def test_files_that_are_no_weights_are_one_sentence(files, tmp_path, capsys):
     model = onnx.load(files[2])
     onnx.helper.set_model_props(model, {"retinex_keras": '{"version": 99}'})
     saved(model, tmp_path / "newer.onnx")
-    onnx.helper.set_model_props(model, {"retinex_keras": '{"version": 1, "tile_margin": "many"}'})
-    saved(model, tmp_path / "wrong.onnx")
+    good = {"version": 1, "size_multiple": 8, "tile_margin": 120, "tile_size": [64, 64], "takes_context": True}
+    wrong = {"tile_margin": "many"}, {"size_multiple": 0}, {"tile_size": 5}, {"tile_size": [60, 64]}, {"takes_context": False}
+    for number, change in enumerate(wrong):
+        onnx.helper.set_model_props(model, {"retinex_keras": json.dumps(good | change)})
+        saved(model, tmp_path / f"wrong{number}.onnx")
     onnx.save(onnx.load(files[2]), tmp_path / "external.onnx", save_as_external_data=True, size_threshold=0, location="data")
     identity = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])],
@@ -139,7 +151,7 @@ def test_files_that_are_no_weights_are_one_sentence(files, tmp_path, capsys):
     saved(onnx.helper.make_model(identity, opset_imports=[onnx.helper.make_opsetid("", 18)]), tmp_path / "other.onnx")
     (tmp_path / "elsewhere").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    names = ("junk", "cut", "empty", "newer", "wrong", "external", "other", "missing")
+    names = ["junk", "cut", "empty", "newer", "external", "other", "missing", *(f"wrong{i}" for i in range(len(wrong)))]
     for name in names:
         command = [
             "enhance",

@@ -35,6 +35,8 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
     Returns:
         The numbers as a dict, {what: value}.
     """
+    if unknown := [size for size in sizes if size not in SIZES]:
+        raise ValueError(f"There is no size {unknown[0]!r}; use {', '.join(SIZES)}.")
     results = {"sgemm GFLOP/s": 1e-9 * _sgemm_flops(runs)}
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {threads} threads, medians of {runs} runs")

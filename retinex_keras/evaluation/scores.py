@@ -52,7 +52,7 @@ def score_pairs(low: PathLike, high: PathLike, model) -> list[dict]:
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
-        model: a model, the name of shipped weights, or the path of a `.keras` file.
+        model: a model, the name of shipped weights, or the path of a `.keras` or `.onnx` file.
 
     Returns:
         A list of dicts, one for each image: `image` (its stem), `size`, the scores of `score`, and `seconds`.

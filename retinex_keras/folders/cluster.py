@@ -49,7 +49,7 @@ def enhance_on_cluster(
             one that can be listed, `out` one of an object store, where a file appears whole, as "s3://bucket/bright". All
             machines need fsspec's package for it, as s3fs, and the right to read and write there.
         address: of the cluster, or "local": one that is started on this machine, for the time of the call.
-        weights: the name of shipped weights, or the path of a `.keras` file that all machines see.
+        weights: the name of shipped weights, or the path of a file that all machines see.
         denoise: strength of denoising, for the paper's weights alone; by default their own.
         engine: as `load_pretrained` takes it.
 
@@ -79,7 +79,9 @@ def _in_actors(ray, plan: Plan, address: str, settings: dict) -> Outcomes:
     logging.getLogger("ray.data").setLevel("ERROR")
     ray.init(address, logging_level="ERROR", include_dashboard=False if address == "local" else None, log_to_driver=False)
     try:
-        resources, device = ray.cluster_resources(), "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+        resources = ray.cluster_resources()
+        on_gpus = resources.get("GPU") and choose_engine(settings["weights"], settings["engine"]) == "tensorflow"
+        device = "GPU" if on_gpus else "CPU"
         tasks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCH)).map_batches(
             _Enhancer,
             fn_constructor_kwargs={"plan": plan._replace(targets={}, existing=[]), **settings},

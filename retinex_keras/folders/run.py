@@ -43,7 +43,7 @@ def enhance_folder(
         folder: of the images, a path or an address of fsspec; hidden files and files that are no images by their suffix are
             left alone.
         out: folder of the results, a path or an address; it may lie in `folder`, but not be it.
-        weights: a model, the name of shipped weights, or the path of a `.keras` file.
+        weights: a model, the name of shipped weights, or the path of a `.keras` or `.onnx` file.
         force: if True, results that exist are made again.
         quality: of results in JPEG and WebP, 1 to 100.
         max_pixels: larger images are bad files.

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+WINDOW = 11  # of SSIM, a side in pixels
+
 
 def _ops(x):
     """The module whose functions take x: `numpy` or `keras.ops`."""
@@ -77,9 +79,11 @@ def ssim(image, reference):
     [1.0]
     """
     height, width = image.shape[1:3]
-    if min(height or 11, width or 11) < 11:
-        raise ValueError(f"SSIM looks at windows of 11x11 pixels. Received an image of {width}x{height}: use a larger one.")
-    window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    if min(height or WINDOW, width or WINDOW) < WINDOW:
+        raise ValueError(
+            f"SSIM looks at windows of {WINDOW}x{WINDOW} pixels. Received an image of {width}x{height}: use a larger one."
+        )
+    window = np.exp(-0.5 * (np.arange(-(WINDOW // 2), WINDOW // 2 + 1) / 1.5) ** 2)
     window = (window / window.sum()).astype("float32")
 
     ops = _ops(image)
@@ -88,10 +92,10 @@ def ssim(image, reference):
         """Windowed means, channels moved into the batch, one axis after the other."""
         if ops is np:
             for axis in (1, 2):
-                x = np.lib.stride_tricks.sliding_window_view(x, 11, axis) @ window
+                x = np.lib.stride_tricks.sliding_window_view(x, WINDOW, axis) @ window
             return x
-        x = ops.conv(x, window.reshape(11, 1, 1, 1), padding="valid")
-        return ops.conv(x, window.reshape(1, 11, 1, 1), padding="valid")
+        x = ops.conv(x, window.reshape(WINDOW, 1, 1, 1), padding="valid")
+        return ops.conv(x, window.reshape(1, WINDOW, 1, 1), padding="valid")
 
     def planes(x):  # (B, H, W, C) -> (B * C, H, W, 1)
         x = ops.transpose(x, (0, 3, 1, 2))

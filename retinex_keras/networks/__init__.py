@@ -1,4 +1,4 @@
-"""What models are made of: layers, losses, metrics, and what every model promises."""
+"""What models are made of: layers, denoising, losses, and what every model promises."""
 
 # Keras comes first: importing it imports the recipes, which need the modules of this folder.
 import keras  # noqa: F401

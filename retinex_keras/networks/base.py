@@ -37,7 +37,7 @@ def scaled(images):
 def unit_range(images):
     """`scaled`, and floats outside [0, 1] are refused.
 
-    In a graph the refusal is an op, which XLA leaves out; JAX refuses outside of compiled functions alone.
+    In a graph an op checks it. XLA leaves this op out. JAX checks only outside compiled functions.
 
     Raises:
         ValueError: for another type, or values outside [0, 1]; in a graph `tf.errors.InvalidArgumentError`.
@@ -66,6 +66,15 @@ def unit_range(images):
         low, high = float(ops.min(images)), float(ops.max(images))
         raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
     return images
+
+
+def image_and_context(image, context=None):
+    """An image and its context, or None, which come as two arguments or, from a data pipeline, as a pair.
+
+    >>> image_and_context(("image", "context"))
+    ('image', 'context')
+    """
+    return image if isinstance(image, (tuple, list)) else (image, context)
 
 
 def original_adam(learning_rate=1e-3):
@@ -169,6 +178,9 @@ class PairModel(keras.Model):
 
     def total_loss(self, terms, training=True):
         """Notes the terms and returns their weighted sum; of several replicas, each one's share of it."""
+        if set(terms) != set(self.term_weights):
+            expected, received = (", ".join(sorted(names)) for names in (self.term_weights, terms))
+            raise ValueError(f"{type(self).__name__}.term_weights names {expected}. Received from loss_terms: {received}.")
         loss = sum(weight * terms[name] for name, weight in self.loss_weights.items())
         self._update_means({"loss": loss, **terms})
         self.scores_batches = not training
@@ -177,7 +189,9 @@ class PairModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if sample_weight is not None:
             raise ValueError("The loss is a mean over whole images. Received sample weights or class weights: leave them out.")
-        low = (scaled(x[0]), *x[1:]) if isinstance(x, (tuple, list)) else scaled(x)
+        if y is None:
+            raise ValueError("The model learns from pairs. Received dark images alone: pass the well-lit ones as y.")
+        low = tuple(map(scaled, x)) if isinstance(x, (tuple, list)) else scaled(x)
         return self.total_loss(self.loss_terms(low, unit_range(y), y_pred, training), training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -210,13 +224,13 @@ class LowLightModel(PairModel):
         size_multiple: the sides of a tile are multiples of it, in pixels, since the networks halve them.
         tile_margin: how many pixels around a tile must be seen so that it comes out as in the whole image; a multiple of
             `size_multiple`.
-        tile_size: the largest height and width of a tile that suits the model, in pixels, as measured.
+        tile_size: the largest height and width of a tile that suits the model, in pixels; measure it.
         takes_context: whether the context of the whole image (`imaging.pixels.context_indices`) matters to a tile.
     """
 
     size_multiple = 1
     tile_margin = 0
-    tile_size = (1016, 640)
+    tile_size = (1024, 1024)
     takes_context = False
 
     def runner(self, *names):
@@ -309,8 +323,10 @@ class RetinexModel(LowLightModel):
 
     @classmethod
     def from_config(cls, config):
+        return cls(**config | cls.networks_of(config))
+
+    @staticmethod
+    def networks_of(config):
+        """The two networks of a configuration, not compiled."""
         names = "decom_net", "enhance_net"
-        networks = {name: keras.saving.deserialize_keras_object(config[name] | {"compile_config": None}) for name in names}
-        # Files of version 0.1 name one class for all kinds of networks: an Enhance-Net may know the one that joins it.
-        join = getattr(networks["enhance_net"], "join", cls)
-        return join(**config | networks)
+        return {name: keras.saving.deserialize_keras_object(config[name] | {"compile_config": None}) for name in names}

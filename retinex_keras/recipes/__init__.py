@@ -57,7 +57,7 @@ class Recipe:
         defaults: of the settings `batch_size`, `patch_size` (a side in pixels), `filters` and `learning_rate`.
         view: `view(images, size, rng)` makes what is learned from a scene, see `data.pipeline.training_patches`.
         phases: one after the other.
-        refuses: names of settings of `training.run.train_retinexnet` that make no sense here.
+        refuses: of the settings `whole`, `decay_epoch`, `weights` and those in `defaults`, the names that make no sense here.
     """
 
     name: str
@@ -67,6 +67,36 @@ class Recipe:
     view: Callable
     phases: tuple[Phase, ...]
     refuses: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        expected = {"batch_size", "patch_size", "filters", "learning_rate"}
+        if set(self.defaults) != expected:
+            received = ", ".join(sorted(self.defaults))
+            raise ValueError(
+                f"The defaults of a recipe are {', '.join(sorted(expected))}. Received for {self.name}: {received}."
+            )
+
+    def check(self, model) -> None:
+        """Raises a ValueError, before hours of training, if a model is not the recipe's or could not be loaded from a file."""
+        import keras  # here, since the command line reads the constants above
+
+        cls = type(model)
+        if not self.owns(model):
+            raise ValueError(f"The recipe {self.name} builds a {cls.__name__}. Expected its model, {self.model.__name__}.")
+        if keras.saving.get_registered_object(keras.saving.get_registered_name(cls)) is not cls:
+            raise ValueError(
+                f"{cls.__name__} cannot be loaded: decorate it with @keras.saving.register_keras_serializable('mine')."
+            )
+        copy = cls.from_config(model.get_config())
+        for one in (model, copy):
+            if not one.built:
+                one.build((None, None, None, 3))
+        shapes, again = ([tuple(weight.shape) for weight in one.weights] for one in (model, copy))
+        if not shapes or shapes != again:
+            raise ValueError(
+                f"{cls.__name__} comes back from a file with other weights: {again}, not {shapes}. Build each layer in `build`, "
+                "and return each argument of `__init__` in `get_config`."
+            )
 
     def owns(self, model) -> bool:
         """Whether a model is of this recipe."""

@@ -18,7 +18,7 @@ from retinex_keras.data.degrade import wide_darken
 from retinex_keras.data.pipeline import training_view
 from retinex_keras.imaging import metrics
 from retinex_keras.imaging.pixels import context_indices
-from retinex_keras.networks.base import RetinexModel, scaled, unit_range
+from retinex_keras.networks.base import RetinexModel, image_and_context, scaled, unit_range
 from retinex_keras.networks.layers import depth_to_space, double, gather_2d, pad_to_multiple, space_to_depth
 from retinex_keras.networks.losses import grayscale, smoothness
 from retinex_keras.recipes import Phase, Recipe, cosine_schedule
@@ -99,7 +99,7 @@ class NaturalDecomNet(keras.Model):
         self.first = layers.Conv2D(filters, 3, activation="relu", **options)
         self.inner = [layers.Conv2D(filters, 3, activation="relu", **options) for _ in range(depth)]
         self.last = layers.Conv2D(1, 3, **options)
-        self.receptive_radius = 4 * (depth + 2) + 9  # of the pixels that an output pixel depends on
+        self.receptive_radius = 4 * (depth + 2) + 9  # pixels from an output pixel to the farthest input pixel that it needs
 
     def build(self, input_shape):
         self.first.build((None, None, None, 64))
@@ -267,8 +267,7 @@ class NaturalRetinexNet(RetinexModel):
         self.build_if_trained()
 
     def call(self, image, context=None, training=False):
-        if isinstance(image, (tuple, list)):
-            image, context = image
+        image, context = image_and_context(image, context)
         image = unit_range(image)
         height, width = ops.shape(image)[1:3]
         context = gather_2d(image, context_indices(height), context_indices(width)) if context is None else scaled(context)
@@ -278,7 +277,7 @@ class NaturalRetinexNet(RetinexModel):
         return {name: part[:, :height, :width] for name, part in parts.items()}
 
     def loss_terms(self, low, high, parts, training=True):
-        low = low[0] if isinstance(low, tuple) else low
+        low, _ = image_and_context(low)
         height, width = ops.shape(high)[1:3]
         high_parts = self.decom_net(pad_to_multiple(high, self.size_multiple), training=training)
         high_parts = [part[:, :height, :width] for part in high_parts]

@@ -18,8 +18,8 @@ from keras import layers, ops
 
 from retinex_keras.data.degrade import darken
 from retinex_keras.data.pipeline import training_patch
-from retinex_keras.networks.base import PairModel, RetinexModel, original_adam, scaled, unit_range
-from retinex_keras.networks.denoise import Denoise
+from retinex_keras.networks.base import PairModel, RetinexModel, image_and_context, original_adam, scaled, unit_range
+from retinex_keras.networks.denoise import STRENGTH, Denoise
 from retinex_keras.networks.layers import conv, enlarge, with_dependency
 from retinex_keras.networks.losses import reconstruction, smoothness
 from retinex_keras.recipes import Phase, Recipe, step_schedule
@@ -93,14 +93,22 @@ class PhaseNetwork(PairModel):
     Elsewhere, and for `evaluate`, Keras's own step does the same by `compute_loss`.
     """
 
+    @staticmethod
+    def pair(data):
+        """The dark and the well-lit images of what `fit` and `evaluate` were given."""
+        if not isinstance(data, (tuple, list)) or len(data) != 2 or data[1] is None:
+            raise ValueError("The network learns from pairs. Pass dark and well-lit images, and no sample or class weights.")
+        return data
+
     def test_step(self, *state_and_data):
-        *state, (low, high) = state_and_data  # a state on JAX
+        *state, data = state_and_data  # a state on JAX
+        low, high = self.pair(data)
         return super().test_step(*state, (self.inputs(low, high), high))
 
     if keras.backend.backend() != "tensorflow":
 
         def train_step(self, state, data):
-            low, high = data
+            low, high = self.pair(data)
             return super().train_step(state, (self.inputs(low, high), high))
 
 
@@ -154,7 +162,7 @@ class DecomNet(PhaseNetwork):
     if keras.backend.backend() == "tensorflow":
 
         def train_step(self, data):
-            low, high = data
+            low, high = self.pair(data)
             with tf.GradientTape() as tape:
                 parts = self((low, high), training=True)
                 loss = self.total_loss(self.loss_terms((scaled(low), scaled(high)), high, parts))
@@ -235,7 +243,7 @@ class EnhanceNet(PhaseNetwork):
     if keras.backend.backend() == "tensorflow":
 
         def train_step(self, data):
-            low, high = data
+            low, high = self.pair(data)
             reflectance, illumination = self.decompose(low)  # Decom-Net is not trained here
             with tf.GradientTape() as tape:
                 adjusted = self(reflectance, illumination, training=True)
@@ -332,29 +340,44 @@ class RetinexNet(RetinexModel):
     """
 
     term_weights = DECOMPOSITION_WEIGHTS | ADJUSTMENT_WEIGHTS
+    tile_size = (1016, 640)
 
-    def __init__(self, decom_net=None, enhance_net=None, denoise=4.0, **kwargs):
+    def __init__(self, decom_net=None, enhance_net=None, denoise=STRENGTH, **kwargs):
         dtype = kwargs.get("dtype")
         super().__init__(decom_net or DecomNet(dtype=dtype), enhance_net or EnhanceNet(dtype=dtype), **kwargs)
         self.denoise = Denoise(denoise)
         self.build_if_trained()
 
     def call(self, image, context=None, training=False):
+        image, _ = image_and_context(image)  # these networks need no context
         reflectance, illumination = self.decom_net(image, training=training)
         adjusted = self.enhance_net(reflectance, illumination, training=training)
         restored = self.denoise(with_dependency(reflectance, first=adjusted), illumination)
         return self.joined(reflectance, illumination, restored, adjusted)
 
     def loss_terms(self, low, high, parts, training=True):
+        low, _ = image_and_context(low)
         low_parts = parts["reflectance"], parts["illumination"]
         decomposition = decomposition_terms(low, high, low_parts, self.decom_net(high, training=training))
         return decomposition | adjustment_terms(high, parts["reflectance"], parts["adjusted_illumination"])
 
     def with_denoising(self, strength):
-        return RetinexNet(self.decom_net, self.enhance_net, strength)
+        return type(self)(self.decom_net, self.enhance_net, strength)
+
+    @property
+    def tile_margin(self):
+        radius = self.decom_net.receptive_radius + max(self.enhance_net.receptive_radius, self.denoise.radius)
+        return -(-radius // self.size_multiple) * self.size_multiple
 
     def get_config(self):
         return super().get_config() | {"denoise": self.denoise.strength}
+
+    @classmethod
+    def from_config(cls, config):
+        networks = cls.networks_of(config)
+        # Files of version 0.1 name this class for all kinds of networks: an Enhance-Net may know the one that joins it.
+        join = getattr(networks["enhance_net"], "join", cls) if cls is RetinexNet else cls
+        return join(**config | networks)
 
 
 def _build(filters, seed):

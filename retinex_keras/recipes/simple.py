@@ -14,7 +14,7 @@ from keras import ops
 
 from retinex_keras.data.degrade import darken
 from retinex_keras.data.pipeline import training_patch
-from retinex_keras.networks.base import LowLightModel, original_adam, unit_range
+from retinex_keras.networks.base import LowLightModel, image_and_context, original_adam, unit_range
 from retinex_keras.networks.layers import conv
 from retinex_keras.recipes import Phase, Recipe, step_schedule
 
@@ -37,6 +37,7 @@ class SimpleCNN(LowLightModel):
     """
 
     term_weights = {"error": 1.0}
+    tile_size = (1016, 640)
 
     def __init__(self, filters=64, depth=5, **kwargs):
         super().__init__(**kwargs)
@@ -47,18 +48,18 @@ class SimpleCNN(LowLightModel):
 
     def build(self, input_shape):
         for i, layer in enumerate((*self.inner, self.last)):
-            layer.build((*input_shape[:3], self.filters if i else 3))
+            layer.build((None, None, None, self.filters if i else 3))
         self.built = True
 
     def call(self, image, context=None, training=False):
-        x = image = unit_range(image)
+        x = image = unit_range(image_and_context(image)[0])
         for layer in self.inner:
             x = layer(x)
-        x = image + ops.cast(self.last(x), "float32")
+        x = ops.cast(image, "float32") + ops.cast(self.last(x), "float32")
         return {"enhanced": ops.clip(x, 0.0, 1.0)} | ({"unclipped": x} if training else {})
 
     def loss_terms(self, low, high, parts, training=True):
-        return {"error": ops.mean(ops.abs(parts.get("unclipped", parts["enhanced"]) - high))}
+        return {"error": ops.mean(ops.abs(parts.get("unclipped", parts["enhanced"]) - ops.cast(high, "float32")))}
 
     def get_config(self):
         return super().get_config() | {"filters": self.filters, "depth": self.depth}

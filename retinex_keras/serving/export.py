@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from retinex_keras.engines import SUFFIXES
+from retinex_keras.imaging import SERVED_PIXELS
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
 from retinex_keras.imaging.tiling import cut
@@ -21,8 +23,10 @@ from retinex_keras.onnx_model import ABOUT, VERSION
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 
+ONNX_TILE = 1536  # pixels a side: ONNX Runtime holds more of a tile in memory than TensorFlow
 
-def export_savedmodel(model, out, version=None, max_pixels=50_000_000):
+
+def export_savedmodel(model, out, version=None, max_pixels=SERVED_PIXELS):
     """Writes a version of a model as TensorFlow Serving expects it, `out/version/`, and the server's settings beside it.
 
     Signatures, made of core ops only, each with the result of `enhance` and `decompose`:
@@ -79,10 +83,17 @@ def export_onnx(model, path: str | os.PathLike) -> None:
     gives, in one piece. What `onnx_model.OnnxModel` needs for tiles is in the file's metadata.
 
     Raises:
+        ValueError: if the path does not end in `.onnx`.
+        FileNotFoundError: if there is no such folder.
         ModuleNotFoundError: if tf2onnx is not installed.
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
+    path = Path(path)
+    if path.suffix != SUFFIXES["onnx"]:
+        raise ValueError(f"ONNX files end in .onnx, by which they are known. Received {str(path)!r}: name it {path.stem}.onnx.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     try:
         import onnx
         import tf2onnx
@@ -97,7 +108,8 @@ def export_onnx(model, path: str | os.PathLike) -> None:
         warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
         proto, _ = tf2onnx.convert.from_function(function, signature, opset=18)
     about = {name: getattr(model, name) for name in ABOUT} | {"version": VERSION}
-    about["tile_size"] = [min(side, 1536) for side in model.tile_size]  # ONNX Runtime holds more of a tile in memory
+    largest = ONNX_TILE // model.size_multiple * model.size_multiple
+    about["tile_size"] = [min(side, largest) for side in model.tile_size]
     onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
     with atomic_path(path) as temporary:
         onnx.save(proto, temporary)

@@ -13,6 +13,7 @@ import keras
 from retinex_keras.data.pairs import find_images, find_pairs, load_pairs, load_scenes
 from retinex_keras.data.pipeline import training_patches, whole_pairs
 from retinex_keras.imaging.atomic import atomic_path
+from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
 from retinex_keras.recipes import DEFAULT_RECIPE, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
@@ -36,7 +37,8 @@ class Settings:
     @classmethod
     def of(cls, recipe, epochs=100, whole=False, decay_epoch=None, seed=0, weights=None, **given):
         """The settings of a run, by default those of its recipe."""
-        if refused := [name for name in recipe.refuses if {"whole": whole, "decay_epoch": decay_epoch}.get(name)]:
+        asked = {"whole": whole, "decay_epoch": decay_epoch, "weights": weights, **given}
+        if refused := [name for name in recipe.refuses if asked.get(name)]:
             raise ValueError(f"The recipe {recipe.name} has no {' and no '.join(refused)}; leave it out.")
         decay_epoch = max(1, epochs // 5) if decay_epoch is None else decay_epoch
         chosen = {**recipe.defaults} | ({"patch_size": 128} if whole else {})
@@ -163,9 +165,14 @@ def train_retinexnet(
         raise
     agree({"readable images": True})
     held_back = load_pairs(validation, cache=cache) if validation else []
-    smallest = min((min(pair.shape[1:3]) for pair in held_back), default=11)
-    if smallest < 11:
-        raise ValueError(f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of 11 or more.")
+    smallest = min((min(pair.shape[1:3]) for pair in held_back), default=WINDOW)
+    if smallest < WINDOW:
+        raise ValueError(
+            f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of {WINDOW} or more."
+        )
+    with strategy.scope():
+        model = start or recipe.build(settings.filters, seed)
+        recipe.check(model)
     note = dataclasses.asdict(settings) | {"images": len(scenes), "fingerprint": fingerprint(scenes)}
     agree(note | {"every": every})
     if chief:
@@ -182,8 +189,6 @@ def train_retinexnet(
         "shuffle": False,
         "verbose": verbose,
     }
-    with strategy.scope():
-        model = start or recipe.build(settings.filters, seed)
     for phase in recipe.phases:
         network = phase.network(model)
         with strategy.scope():

@@ -84,9 +84,7 @@ class Recipe:
         if not self.owns(model):
             raise ValueError(f"The recipe {self.name} builds a {cls.__name__}. Expected its model, {self.model.__name__}.")
         if keras.saving.get_registered_object(keras.saving.get_registered_name(cls)) is not cls:
-            raise ValueError(
-                f"{cls.__name__} cannot be loaded: decorate it with @keras.saving.register_keras_serializable('mine')."
-            )
+            raise ValueError(f"{cls.__name__} cannot be loaded: decorate it with @keras.saving.register_keras_serializable().")
         copy = cls.from_config(model.get_config())
         for one in (model, copy):
             if not one.built:
@@ -94,7 +92,7 @@ class Recipe:
         shapes, again = ([tuple(weight.shape) for weight in one.weights] for one in (model, copy))
         if not shapes or shapes != again:
             raise ValueError(
-                f"{cls.__name__} comes back from a file with other weights: {again}, not {shapes}. Build each layer in `build`, "
+                f"{cls.__name__} comes back from a file with weights {again}, not {shapes}. Build all layers in `build`, "
                 "and return each argument of `__init__` in `get_config`."
             )
 

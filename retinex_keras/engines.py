@@ -55,6 +55,8 @@ def import_keras():
     """
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         return
+    if not find_spec("tensorflow"):
+        raise ModuleNotFoundError("This needs TensorFlow, which is not installed: pip install tensorflow keras.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
     try:
         stderr = os.dup(2)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from retinex_keras.engines import choose_engine, import_keras, shipped_weights
-from retinex_keras.imaging.pixels import context_indices, to_float, to_integers
+from retinex_keras.imaging.pixels import context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
@@ -263,7 +263,7 @@ def as_pixels(image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.dtype.kind == "f":
         low, high = float(image.min()), float(image.max())
         if not (low >= 0.0 and high <= 1.0):  # NaN fails too
-            raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
+            raise range_error(low, high)
     image = image[..., None] if image.ndim == 2 else image
     colours = image.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
     alpha = image[..., colours:] if colours < image.shape[-1] else None

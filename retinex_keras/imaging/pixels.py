@@ -48,3 +48,13 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     array([128, 255], dtype=uint8)
     """
     return to_integers(image, "uint8")
+
+
+def range_error(low: float, high: float) -> ValueError:
+    """The error for floats that are not in [0, 1], by their least and greatest value.
+
+    >>> raise range_error(0.0, 255.0)
+    Traceback (most recent call last):
+    ValueError: Expected floats in [0, 1]. Received values from 0 to 255: scale or clip them.
+    """
+    return ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from retinex_keras.imaging import metrics
+from retinex_keras.imaging.pixels import range_error
 
 SCORES = ("psnr", "ssim")
 
@@ -63,8 +64,7 @@ def unit_range(images):
         if isinstance(inside, jax.core.Tracer):
             return images
     if not inside:
-        low, high = float(ops.min(images)), float(ops.max(images))
-        raise ValueError(f"Expected floats in [0, 1]. Received values from {low:g} to {high:g}: scale or clip them.")
+        raise range_error(float(ops.min(images)), float(ops.max(images)))
     return images
 
 
@@ -303,8 +303,13 @@ class RetinexModel(LowLightModel):
         return self.enhance_net.size_multiple
 
     @property
+    def adjustment_radius(self):
+        """The receptive radius of what comes after Decom-Net, in pixels."""
+        return self.enhance_net.receptive_radius
+
+    @property
     def tile_margin(self):
-        radius = self.decom_net.receptive_radius + self.enhance_net.receptive_radius
+        radius = self.decom_net.receptive_radius + self.adjustment_radius
         return -(-radius // self.size_multiple) * self.size_multiple
 
     @staticmethod

@@ -365,9 +365,8 @@ class RetinexNet(RetinexModel):
         return type(self)(self.decom_net, self.enhance_net, strength)
 
     @property
-    def tile_margin(self):
-        radius = self.decom_net.receptive_radius + max(self.enhance_net.receptive_radius, self.denoise.radius)
-        return -(-radius // self.size_multiple) * self.size_multiple
+    def adjustment_radius(self):
+        return max(self.enhance_net.receptive_radius, self.denoise.radius)
 
     def get_config(self):
         return super().get_config() | {"denoise": self.denoise.strength}

@@ -231,7 +231,7 @@ def _load_start(recipe, weights, filters):
     """The model to begin with, or None."""
     if not weights:
         return None
-    start = load_pretrained(weights)
+    start = load_pretrained(weights, engine="tensorflow")
     if not recipe.owns(start):
         raise ValueError(f"The weights {weights} are not of the recipe {recipe.name}; choose others, or the other recipe.")
     if filters:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from retinex_keras.dials import STEERED, Dials, check_steerable, find_exposure
 from retinex_keras.engines import choose_engine, import_keras, shipped_weights
-from retinex_keras.imaging.pixels import context_indices, range_error, to_float, to_integers
+from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
@@ -135,7 +136,7 @@ def _for_each(function):
 
 
 @_for_each
-def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[str, np.ndarray]:
+def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None, **dials: float | None) -> dict[str, np.ndarray]:
     """Enhances an image and also returns what it was split into.
 
     It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
@@ -147,6 +148,8 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[s
         weights: a model, or what `load_pretrained` takes; also by the name `model`.
         tile: the largest side of a tile in pixels, a multiple of 8; by default what suits the model. Those at the image's
             border are larger, by as much as the networks see around the others.
+        dials: as in `enhance`. They change `enhanced`, and the two parts of which it is the product: `restored_reflectance`
+            and `adjusted_illumination`.
 
     Returns:
         A dict of float32 arrays, as the model returns them: `enhanced` (H, W, 3) in [0, 1], and for a model that decomposes
@@ -155,7 +158,7 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[s
 
     Raises:
         FileNotFoundError: if there is no such file, or no such weights.
-        ValueError: if the file or array is not an image as above, or a tile does not fit.
+        ValueError: if the file or array is not an image as above, a tile does not fit, or a dial is out of range.
 
     >>> parts = decompose("dark.png")
     >>> parts["reflectance"].shape, parts["illumination"].shape
@@ -163,7 +166,7 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[s
     """
     image = as_pixels(image)[0]
     result = {}
-    for rows, columns, parts in _tiles(image, weights, tile):
+    for rows, columns, parts in _tiles(image, weights, tile, Dials(**dials).check()):
         if not result:
             result = {name: np.empty((*image.shape[:2], values.shape[-1]), "float32") for name, values in parts.items()}
         for name, values in parts.items():
@@ -172,13 +175,27 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None) -> dict[s
 
 
 @_for_each
-def enhance(image, weights=DEFAULT_WEIGHTS) -> np.ndarray:
+def enhance(
+    image,
+    weights=DEFAULT_WEIGHTS,
+    exposure: float = 0.0,
+    strength: float = 1.0,
+    colour: float = 1.0,
+    brightness: float | None = None,
+) -> np.ndarray:
     """Brightens a photo taken in the dark.
+
+    Dials steer it; each at its default, they change nothing.
 
     Args:
         image: a path, the bytes of a file, an open file, a PIL picture, or an array: (H, W, 3), or grey (H, W) or (H, W, 1),
             with alpha (H, W, 2) or (H, W, 4); uint8, uint16 or float in [0, 1]; sRGB. A batch of them, (B, H, W, C), or a list.
         weights: a model, or what `load_pretrained` takes; also by the name `model`.
+        exposure: stops around the automatic choice, -3 to 3. Black stays black, and nothing that was below white gets white.
+        strength: 0 returns the input, 1 the full result, and what is between is a mixture of both.
+        colour: 0 is grey, 1 as it is, up to 2.
+        brightness: the mean luma that the picture is to have, between 0 and 1, instead of an exposure. It is reached within
+            0.02, if the picture can have it: no brighter than its reflectance. The networks then run twice.
 
     Returns:
         (H, W, 3): float32 in [0, 1] for an array of floats, otherwise of the image's type, uint8 or uint16. An array with alpha
@@ -186,51 +203,79 @@ def enhance(image, weights=DEFAULT_WEIGHTS) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file, or no such weights.
-        ValueError: if the file or array is not an image as above.
+        ValueError: if the file or array is not an image as above, a dial is out of range, or the weights do not decompose
+            and so have no dials.
 
     >>> bright = enhance("dark.png")
     >>> bright.shape, bright.dtype
     ((20, 24, 3), dtype('uint8'))
+    >>> bool(enhance("dark.png", exposure=-1).mean() < bright.mean())
+    True
     """
+    dials = Dials(exposure, strength, colour, brightness).check()
     image, alpha = as_pixels(image)
     as_float = image.dtype.kind == "f"
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
-    for rows, columns, parts in _tiles(image, weights, None, "enhanced"):
+    for rows, columns, parts in _tiles(image, weights, None, dials, "enhanced"):
         result[rows, columns] = parts["enhanced"] if as_float else to_integers(parts["enhanced"], image.dtype)
         del parts  # before the next tile is computed
     return result if alpha is None else np.concatenate([result, alpha.astype(result.dtype)], axis=-1)
 
 
-def _tiles(image, model, tile=None, *names):
+def _tiles(image, model, tile, dials, *names):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
     Only a window, a tile and what the network sees around it, is held as floats. What lies beyond the image, up to a multiple,
     repeats its border. Of the model's outputs those of the names are computed, or all.
     """
-    run, margin, multiple = model.runner(*names), model.tile_margin, model.size_multiple
+    margin, multiple = model.tile_margin, model.size_multiple
     if tile is not None and (tile < multiple or tile % multiple):
         raise ValueError(f"Tiles lie on a grid of {multiple} pixels. Received tile={tile}: use a multiple of {multiple}.")
     largest = model.tile_size if tile is None else (tile, tile)
     tiles = [cut(side, most, margin, multiple) for side, most in zip(image.shape, largest)]
 
-    def pixels(part):
-        return (part.astype("float32", copy=False) if part.dtype.kind == "f" else to_float(part))[None]
-
-    rows, columns = (context_indices(side) for side in image.shape[:2])
-    context = pixels(image[rows[:, None], columns])
+    run, settings = model.runner(*names), []
+    if dials != Dials():
+        check_steerable(model)
+        if dials.brightness is not None:
+            dials = dials._replace(exposure=_exposure_for(image, model, tile, dials))
+        run, settings = model.runner(*names, steered=True), [np.float32(dials[:3])]
+    context = _context(image)[None]
     for rows, seen_rows in tiles[0].slices():
         for columns, seen_columns in tiles[1].slices():
             seen = image[seen_rows, seen_columns]
             beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
             if any(sum(beyond, ())):
                 seen = np.pad(seen, (*beyond, (0, 0)), "edge")
-            parts = run(pixels(seen), context)
+            parts = run(_floats(seen)[None], context, *settings)
             above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
             height, width = rows.stop - rows.start, columns.stop - columns.start
             inner = 0, slice(above, above + height), slice(before, before + width)
             parts = {name: np.asarray(values)[inner] for name, values in parts.items()}
             yield rows, columns, parts
             del parts
+
+
+def _floats(image):
+    return image.astype("float32", copy=False) if image.dtype.kind == "f" else to_float(image)
+
+
+def _context(image):
+    rows, columns = (context_indices(side) for side in image.shape[:2])
+    return _floats(image[rows[:, None], columns])
+
+
+def _exposure_for(image, model, tile, dials):
+    """The exposure for the dials' brightness: a first pass over the tiles keeps the pixels of the context."""
+    sample = {name: np.empty((CONTEXT, CONTEXT, 1 if "illumination" in name else 3)) for name in STEERED}
+    indices = [context_indices(side) for side in image.shape[:2]]
+    for *spans, parts in _tiles(image, model, tile, Dials(), *STEERED):
+        inside = [np.flatnonzero((own >= span.start) & (own < span.stop)) for own, span in zip(indices, spans)]
+        taken = [own[which] - span.start for own, which, span in zip(indices, inside, spans)]
+        for name, values in parts.items():
+            sample[name][np.ix_(*inside)] = values[np.ix_(*taken)]
+    settings = map(float, np.float32(dials[1:]))  # as a server gets them
+    return find_exposure(sample, _context(image).astype("float64"), *settings)
 
 
 def as_pixels(image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from retinex_keras.dials import STEERED, steer
+
 VERSION = 1  # of what the file's metadata say
 threads = 0  # that new models compute with; 0: of all processors
 ABOUT = ("size_multiple", "tile_margin", "tile_size", "takes_context")  # of `networks.base.LowLightModel`, kept in the file
@@ -63,9 +65,16 @@ class OnnxModel:
         fits = not any(number % multiple for number in numbers)
         return fits and "enhanced" in self.outputs and [value.name for value in self.session.get_inputs()] == inputs
 
-    def runner(self, *names):
-        """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all."""
-        return functools.partial(self._run, list(names or self.outputs))
+    @property
+    def decomposes(self):
+        return set(STEERED) <= set(self.outputs)
+
+    def runner(self, *names, steered=False):
+        """As of `networks.base.LowLightModel`."""
+        return self._run_steered if steered else functools.partial(self._run, list(names or self.outputs))
+
+    def _run_steered(self, image, context, dials):
+        return steer(self._run(self.outputs, image, context), image, *map(float, dials))
 
     def _run(self, names, image, context):
         inputs = {"image": image} | ({"context": context} if self.takes_context else {})

@@ -9,6 +9,7 @@ import functools
 import keras
 from keras import ops
 
+from retinex_keras.dials import steer
 from retinex_keras.imaging import metrics
 from retinex_keras.imaging.pixels import range_error
 
@@ -226,16 +227,21 @@ class LowLightModel(PairModel):
             `size_multiple`.
         tile_size: the largest height and width of a tile that suits the model, in pixels; measure it.
         takes_context: whether the context of the whole image (`imaging.pixels.context_indices`) matters to a tile.
+        decomposes: whether the output has the parts of a `RetinexModel`, so that dials can steer it.
     """
 
     size_multiple = 1
     tile_margin = 0
     tile_size = (1024, 1024)
     takes_context = False
+    decomposes = False
 
-    def runner(self, *names):
-        """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all."""
-        return _graph(self, names)
+    def runner(self, *names, steered=False):
+        """A function of an image and its context, (1, H, W, 3) and (1, 128, 128, 3), to the outputs of these names, or all.
+
+        If it is steered, it takes as a third argument what `dials.steer` takes: exposure, strength and colour, (3,).
+        """
+        return _graph(self, names, steered)
 
     def with_denoising(self, strength):
         """The same weights with another strength of denoising.
@@ -251,21 +257,24 @@ class LowLightModel(PairModel):
         super().export(filepath, format, verbose, signature, **kwargs)
 
 
-def _outputs(model, names, image, context):
+def _outputs(model, names, image, context, dials=None):
     parts = model(image, context, training=False)
+    if dials is not None:
+        parts = steer(parts, image, *ops.unstack(dials))
     return {name: parts[name] for name in names or parts}
 
 
 @functools.lru_cache(maxsize=4)
-def _graph(model, names):
+def _graph(model, names, steered):
     """One graph for all sizes: a folder of mixed sizes compiles once."""
     outputs = functools.partial(_outputs, model, names)
     if keras.backend.backend() != "tensorflow":
         return outputs
     import tensorflow as tf
 
-    signature = tf.TensorSpec((1, None, None, 3), tf.float32)
-    return tf.function(outputs, input_signature=[signature, signature])
+    images = tf.TensorSpec((1, None, None, 3), tf.float32)
+    dials = [tf.TensorSpec((3,), tf.float32)] if steered else []
+    return tf.function(outputs, input_signature=[images, images, *dials], autograph=False)
 
 
 class RetinexModel(LowLightModel):
@@ -278,6 +287,8 @@ class RetinexModel(LowLightModel):
     (B, H, W, 1), in [0, 1]; `restored_reflectance` (B, H, W, 3), without noise, and `adjusted_illumination` (B, H, W, 1), both
     not bounded.
     """
+
+    decomposes = True
 
     def __init__(self, decom_net, enhance_net, **kwargs):
         super().__init__(**kwargs)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from retinex_keras.dials import RANGES, STEERED, Dials, find_exposure, steer
 from retinex_keras.engines import SUFFIXES
 from retinex_keras.imaging import SERVED_PIXELS
 from retinex_keras.imaging.atomic import atomic_path
@@ -33,6 +34,8 @@ def export_savedmodel(model, out, version=None, max_pixels=SERVED_PIXELS):
 
     - `serving_default`: `image_bytes`, strings (B,), files in JPEG, PNG, WebP or BMP, each of its own size, to
       `enhanced_bytes`, strings (B,), PNG files of as many bits, without alpha and metadata; computed in tiles.
+    - `steered`, for a model that decomposes: the same with `exposure`, `strength`, `colour` and `brightness`, float32 (B,), as
+      `enhance` takes them. A brightness of 0 leaves it to the exposure.
     - `enhance`: `image`, float32 (B, H, W, 3) in [0, 1], to `enhanced`, the same.
     - `decompose`: the same to all that `decompose` gives.
 
@@ -120,15 +123,19 @@ def _archive(model, max_pixels):
     images = tf.TensorSpec([None, None, None, 3], tf.float32, "image")
     network = tf.function(functools.partial(model, training=False), [images, images], autograph=False)  # one graph for all
 
-    def serving_default(image_bytes):
-        def enhanced(contents):
-            pixels, is_16_bit = decode(contents, max_pixels)
-            image = _enhanced_in_tiles(network, model, pixels, tf.where(is_16_bit, 65535.0, 255.0))
-            shallow = tf.cast(image, tf.uint8)
-            return tf.cond(is_16_bit, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
+    def enhanced(contents, *dials):
+        pixels, is_16_bit = decode(contents, max_pixels)
+        image = _enhanced_in_tiles(network, model, pixels, tf.where(is_16_bit, 65535.0, 255.0), *dials)
+        shallow = tf.cast(image, tf.uint8)
+        return tf.cond(is_16_bit, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
 
-        spec = tf.TensorSpec([], tf.string)  # one after the other: memory is for one image, however many there are
-        return {"enhanced_bytes": tf.map_fn(enhanced, image_bytes, fn_output_signature=spec, parallel_iterations=1)}
+    def one_by_one(*inputs):
+        spec = tf.TensorSpec([], tf.string)  # memory is for one image, however many there are
+        bytes_of = tf.map_fn(lambda one: enhanced(*one), inputs, fn_output_signature=spec, parallel_iterations=1)
+        return {"enhanced_bytes": bytes_of}
+
+    def steered(image_bytes, exposure, strength, colour, brightness):
+        return one_by_one(image_bytes, exposure, strength, colour, brightness)
 
     def in_one_piece(image):
         height, width = tf.shape(image)[1], tf.shape(image)[2]
@@ -138,33 +145,77 @@ def _archive(model, max_pixels):
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, "image_bytes")])
+    files = tf.TensorSpec([None], tf.string, "image_bytes")
+    archive.add_endpoint("serving_default", lambda image_bytes: one_by_one(image_bytes), [files])
+    if model.decomposes:
+        archive.add_endpoint("steered", steered, [files, *(tf.TensorSpec([None], tf.float32, name) for name in Dials._fields)])
     archive.add_endpoint("enhance", lambda image: {"enhanced": in_one_piece(image)["enhanced"]}, [images])
     archive.add_endpoint("decompose", in_one_piece, [images])
     return archive
 
 
-def _enhanced_in_tiles(network, model, image, top_value):
+def _enhanced_in_tiles(network, model, image, top_value, *dials):
     """(H, W, 3), uint16, to uint16 up to a value, by the tiles of `inference.enhance`, so that memory does not grow with it."""
     values = tf.constant(to_float(np.arange(65536, dtype="uint16")))  # a table: graphs may divide by other roundings
     image = image[None]
     sides = tf.shape(image)[1], tf.shape(image)[2]
-    rows, columns = (cut(*axis, model.tile_margin, model.size_multiple) for axis in zip(sides, model.tile_size))
-    context = gather_2d(image, *(context_indices(side) for side in sides))
-    context = tf.gather(values, tf.cast(context, tf.int32))
+    rows, columns = axes = [cut(*axis, model.tile_margin, model.size_multiple) for axis in zip(sides, model.tile_size)]
+    context_at = [context_indices(side) for side in sides]
+    context = tf.gather(values, tf.cast(gather_2d(image, *context_at), tf.int32))
+    tiles = tf.range(rows.count * columns.count)
+
+    def computed(index):
+        """The pixels of a tile's window, and what the networks make of them."""
+        first = rows.first(index // columns.count), columns.first(index % columns.count)
+        seen = (tf.minimum(start + tf.range(axis.window), axis.size - 1) for start, axis in zip(first, axes))
+        pixels = tf.gather(values, tf.cast(gather_2d(image, *seen), tf.int32))
+        return pixels, network(pixels, context)
+
+    if dials:
+        dials = _with_exposure(computed, tiles, axes, context_at, context, Dials(*dials))
 
     def tile(index):
-        first = rows.first(index // columns.count), columns.first(index % columns.count)
-        seen = (tf.minimum(start + tf.range(axis.window), axis.size - 1) for start, axis in zip(first, (rows, columns)))
-        pixels = tf.gather(values, tf.cast(gather_2d(image, *seen), tf.int32))
-        return tf.cast(tf.round(network(pixels, context)["enhanced"][0] * top_value), tf.uint16)
+        pixels, parts = computed(index)
+        if dials:
+            parts = steer(parts, pixels, *dials)
+        return tf.cast(tf.round(parts["enhanced"][0] * top_value), tf.uint16)
 
     spec = tf.TensorSpec([None, None, 3], tf.uint16)
-    windows = tf.map_fn(tile, tf.range(rows.count * columns.count), fn_output_signature=spec, parallel_iterations=1)
+    windows = tf.map_fn(tile, tiles, fn_output_signature=spec, parallel_iterations=1)
     windows = tf.reshape(windows, [rows.count, columns.count, rows.window, columns.window, 3])
     windows = tf.transpose(windows, [0, 2, 1, 3, 4])
     windows = tf.reshape(windows, [1, rows.count * rows.window, columns.count * columns.window, 3])
-    return gather_2d(windows, *(axis.position(tf.range(axis.size)) for axis in (rows, columns)))[0]
+    return gather_2d(windows, *(axis.position(tf.range(axis.size)) for axis in axes))[0]
+
+
+def _with_exposure(computed, tiles, axes, context_at, context, dials):
+    """Exposure, strength and colour, once they are checked; of a brightness, the exposure that `inference.enhance` finds."""
+    ranges = [(low <= value) & (value <= high) for value, (low, high) in zip(dials, RANGES.values())]
+    ranges += [(dials.brightness == 0.0) | (dials.exposure == 0.0)]
+    names = "; ".join(f"{name} from {low} to {high}" for name, (low, high) in RANGES.items())
+    message = f"Expected {names}; and either an exposure or a brightness above 0"
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(ranges), [message])]):
+        exposure, strength, colour, brightness = map(tf.identity, dials)
+    positions = [axis.position(at) for axis, at in zip(axes, context_at)]
+
+    def sampled(index):
+        """A tile's parts at the pixels of the context, 0 where these are in other tiles."""
+        _, parts = computed(index)
+        places = index // axes[1].count, index % axes[1].count
+        own = [position // axis.window == place for axis, position, place in zip(axes, positions, places)]
+        own = (own[0][:, None] & own[1])[..., None]
+        inside = [position % axis.window for axis, position in zip(axes, positions)]
+        return {name: tf.where(own, gather_2d(parts[name], *inside)[0], 0.0) for name in STEERED}
+
+    def found():
+        empty = {name: tf.zeros([CONTEXT, CONTEXT, 1 if "illumination" in name else 3]) for name in STEERED}
+        sample = tf.foldl(lambda sums, index: tf.nest.map_structure(tf.add, sums, sampled(index)), tiles, empty, 1)
+        sample, pixels, *others = tf.nest.map_structure(
+            lambda values: tf.cast(values, tf.float64), [sample, context[0], strength, colour, brightness]
+        )
+        return tf.cast(find_exposure(sample, pixels, *others), tf.float32)
+
+    return tf.cond(brightness > 0.0, found, lambda: exposure), strength, colour
 
 
 def _write_warmup(folder):

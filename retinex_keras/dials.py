@@ -1,0 +1,114 @@
+"""Dials: how a user steers what a model makes that splits an image into reflectance and illumination."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinex_keras.imaging.metrics import _ops
+from retinex_keras.imaging.pixels import CONTEXT, LUMA
+
+STEERED = ("reflectance", "illumination", "restored_reflectance", "adjusted_illumination")  # what a model must give for it
+RANGES = {"exposure": (-3, 3), "strength": (0, 1), "colour": (0, 2), "brightness": (0, 1)}
+FURTHEST = 8.0  # stops, up or down, to which a wanted brightness may move the exposure
+HALVINGS = 20  # of this range
+
+
+class Dials(NamedTuple):
+    """Settings of the dials; at these values nothing is changed.
+
+    Attributes:
+        exposure: stops around the automatic choice, -3 to 3. The curve leaves black black and white white.
+        strength: 0 returns the input, 1 the full result; between them lies a mixture.
+        colour: 0 is grey, 1 as it is, up to 2.
+        brightness: the mean luma that the picture is to have, between 0 and 1, instead of an exposure.
+    """
+
+    exposure: float = 0.0
+    strength: float = 1.0
+    colour: float = 1.0
+    brightness: float | None = None
+
+    def check(self) -> "Dials":
+        """Returns the dials; a ValueError says which one is out of range.
+
+        >>> Dials(exposure=5).check()
+        Traceback (most recent call last):
+        ValueError: The dial exposure goes from -3 to 3. Received 5.
+        """
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"The dial {name} goes from {low} to {high}. Received {value}.")
+        if self.brightness is not None and self.exposure:
+            raise ValueError("Brightness finds the exposure itself. Received both: leave one out.")
+        return self
+
+
+def check_steerable(model) -> None:
+    """Raises a ValueError if a model does not decompose, so that there is nothing to steer."""
+    if not model.decomposes:
+        raise ValueError("These weights do not split an image into reflectance and illumination, so dials have no effect on them.")
+
+
+def steer(parts: dict, image, exposure, strength, colour) -> dict:
+    """Turns the dials on what a model made of an image, by arithmetic on each pixel.
+
+    A brightness is first turned into an exposure, by `find_exposure`. The exposure bends the adjusted illumination, x, to
+    1 - (1 - x)^(2^exposure): the darkest parts change by so many stops, and nothing reaches white that was below it. The colour
+    scales how far the restored reflectance is from grey. The strength mixes: the mean of the two reflectances, and the
+    geometric mean of the two illuminations.
+
+    Args:
+        parts: what a model that decomposes returns, NumPy's arrays or Keras's tensors, (..., H, W, C).
+        image: that it was made of, (..., H, W, 3) in [0, 1].
+        exposure, strength, colour: numbers or scalars, as in `Dials`.
+
+    Returns:
+        The parts, of which `enhanced`, `restored_reflectance` and `adjusted_illumination` are changed.
+
+    >>> parts = decompose("dark.png")
+    >>> image = read_image("dark.png") / np.float32(255)
+    >>> bool(np.all(steer(parts, image, 0.0, 1.0, 1.0)["enhanced"] == parts["enhanced"]))
+    True
+    >>> bool(steer(parts, image, 1.0, 1.0, 1.0)["enhanced"].mean() > parts["enhanced"].mean())
+    True
+    """
+    ops = _ops(image)
+    first, light, restored, adjusted = (parts[name] for name in STEERED)
+    grey = sum(weight * restored[..., i : i + 1] for i, weight in enumerate(LUMA.tolist()))
+    restored = colour * restored + (1.0 - colour) * grey
+    # Where the reflectance is above 1, the curve must bend the brightest channel, not the illumination.
+    above = ops.maximum(ops.max(restored, axis=-1, keepdims=True), 1.0)
+    bent = adjusted * above
+    bent = ops.where(bent < 1.0, 1.0 - ops.power(ops.maximum(1.0 - bent, 0.0), 2.0**exposure), bent) / above
+    adjusted = ops.where(exposure == 0.0, adjusted, bent)
+    restored = (1.0 - strength) * first + strength * restored
+    mixed = ops.power(light, 1.0 - strength) * ops.power(ops.maximum(adjusted, 0.0), strength)
+    adjusted = ops.where(strength == 1.0, adjusted, mixed)
+    enhanced = ops.where(strength == 0.0, image, ops.clip(restored * adjusted, 0.0, 1.0))
+    return parts | {"enhanced": enhanced, "restored_reflectance": restored, "adjusted_illumination": adjusted}
+
+
+def find_exposure(sample: dict, image, strength, colour, brightness):
+    """The exposure by which a picture gets a mean luma, from the pixels of the image's context (`context_indices`).
+
+    Whole numbers are summed, in float64, so that the result depends on no order of summation and on no library.
+
+    Args:
+        sample: the parts at those pixels, (128, 128, C), float64.
+        image: the same of the image, (128, 128, 3) in [0, 1], float64.
+        strength, colour, brightness: numbers or scalars, float64, as in `Dials`.
+
+    Returns:
+        Stops, -8 to 8: the nearest where none gives the brightness.
+    """
+    ops = _ops(image)
+    wanted = brightness * 65535.0 * CONTEXT**2
+    low, high = 0.0 * wanted - FURTHEST, 0.0 * wanted + FURTHEST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2.0
+        picture = steer(sample, image, middle, strength, colour)["enhanced"]
+        luma = sum(weight * picture[..., i] for i, weight in enumerate(LUMA.tolist()))
+        too_dark = ops.sum(ops.round(luma * 65535.0)) < wanted
+        low, high = ops.where(too_dark, middle, low), ops.where(too_dark, high, middle)
+    return (low + high) / 2.0

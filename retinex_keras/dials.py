@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from retinex_keras.imaging.metrics import _ops
 from retinex_keras.imaging.pixels import CONTEXT, LUMA
 
@@ -21,6 +19,9 @@ class Dials(NamedTuple):
         strength: 0 returns the input, 1 the full result; between them lies a mixture.
         colour: 0 is grey, 1 as it is, up to 2.
         brightness: the mean luma that the picture is to have, between 0 and 1, instead of an exposure.
+
+    >>> Dials(colour=1.2)
+    Dials(exposure=0.0, strength=1.0, colour=1.2, brightness=None)
     """
 
     exposure: float = 0.0
@@ -44,10 +45,17 @@ class Dials(NamedTuple):
         return self
 
 
-def check_steerable(model) -> None:
-    """Raises a ValueError if a model does not decompose, so that there is nothing to steer."""
-    if not model.decomposes:
-        raise ValueError("These weights do not split an image into reflectance and illumination, so dials have no effect on them.")
+def check_dials(model, **dials: float | None) -> Dials:
+    """The dials for a model; a ValueError says that one is out of range, or that the model does not decompose.
+
+    >>> from retinex_keras import load_pretrained
+    >>> check_dials(load_pretrained(), exposure=1)
+    Dials(exposure=1, strength=1.0, colour=1.0, brightness=None)
+    """
+    dials = Dials(**dials).check()
+    if dials != Dials() and not model.decomposes:
+        raise ValueError("These weights do not split an image into reflectance and illumination: they have no dials.")
+    return dials
 
 
 def steer(parts: dict, image, exposure, strength, colour) -> dict:
@@ -66,6 +74,7 @@ def steer(parts: dict, image, exposure, strength, colour) -> dict:
     Returns:
         The parts, of which `enhanced`, `restored_reflectance` and `adjusted_illumination` are changed.
 
+    >>> from retinex_keras import decompose
     >>> parts = decompose("dark.png")
     >>> image = read_image("dark.png") / np.float32(255)
     >>> bool(np.all(steer(parts, image, 0.0, 1.0, 1.0)["enhanced"] == parts["enhanced"]))
@@ -101,6 +110,12 @@ def find_exposure(sample: dict, image, strength, colour, brightness):
 
     Returns:
         Stops, -8 to 8: the nearest where none gives the brightness.
+
+    >>> grey = np.full((128, 128, 3), 0.5)
+    >>> sample = {"reflectance": grey, "restored_reflectance": grey}
+    >>> sample |= dict.fromkeys(("illumination", "adjusted_illumination"), np.full((128, 128, 1), 0.5))
+    >>> float(np.round(find_exposure(sample, grey, strength=1.0, colour=1.0, brightness=0.375), 3))  # 1 - 0.5^2 is 0.75
+    1.0
     """
     ops = _ops(image)
     wanted = brightness * 65535.0 * CONTEXT**2

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retinex_keras.dials import STEERED, Dials, check_steerable, find_exposure
+from retinex_keras.dials import STEERED, Dials, check_dials, find_exposure
 from retinex_keras.engines import choose_engine, import_keras, shipped_weights
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
@@ -166,7 +166,7 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None, **dials: 
     """
     image = as_pixels(image)[0]
     result = {}
-    for rows, columns, parts in _tiles(image, weights, tile, Dials(**dials).check()):
+    for rows, columns, parts in _tiles(image, weights, tile, check_dials(weights, **dials)):
         if not result:
             result = {name: np.empty((*image.shape[:2], values.shape[-1]), "float32") for name, values in parts.items()}
         for name, values in parts.items():
@@ -212,7 +212,7 @@ def enhance(
     >>> bool(enhance("dark.png", exposure=-1).mean() < bright.mean())
     True
     """
-    dials = Dials(exposure, strength, colour, brightness).check()
+    dials = check_dials(weights, exposure=exposure, strength=strength, colour=colour, brightness=brightness)
     image, alpha = as_pixels(image)
     as_float = image.dtype.kind == "f"
     result = np.empty(image.shape, "float32" if as_float else image.dtype)
@@ -236,7 +236,6 @@ def _tiles(image, model, tile, dials, *names):
 
     run, settings = model.runner(*names), []
     if dials != Dials():
-        check_steerable(model)
         if dials.brightness is not None:
             dials = dials._replace(exposure=_exposure_for(image, model, tile, dials))
         run, settings = model.runner(*names, steered=True), [np.float32(dials[:3])]

@@ -88,7 +88,7 @@ def test_addresses_of_folders(tiny, random, tmp_path, monkeypatch):
         plan = plan_folder(folder, out)
         assert len(plan.targets) == 3
         assert not plan.existing
-        enhancer = _Enhancer(plan, tmp_path / "tiny.keras", None, None, quality=95, max_pixels=10**6)
+        enhancer = _Enhancer(plan, tmp_path / "tiny.keras", None, None, {}, quality=95, max_pixels=10**6)
         rows = enhancer({"image": list(plan.targets), "target": list(plan.targets.values())})
         assert [reason != "" for reason in rows["reason"]] == ["bad.png" in image for image in plan.targets]
         (reason,) = filter(None, rows["reason"])

@@ -4,7 +4,9 @@ import tensorflow as tf
 from hypothesis import given, settings, strategies
 
 from retinex_keras.dials import Dials, steer
+from retinex_keras.folders.run import enhance_folder
 from retinex_keras.imaging.pixels import LUMA, to_uint8
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import decompose, enhance
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.recipes.simple import SimpleCNN
@@ -70,9 +72,7 @@ def test_exposure_is_monotone_and_clips_nothing_that_was_not_clipped(numbers, on
     reflectance, light = np.array(numbers[:3])[None, None], np.array(numbers[3:])[None, None]
     parts = {"reflectance": reflectance, "illumination": light, "restored_reflectance": reflectance}
     parts["adjusted_illumination"] = light
-    low, high = (
-        steer(parts, reflectance, exposure, 1.0, 1.0)["enhanced"] for exposure in (min(one, other), max(one, other))
-    )
+    low, high = (steer(parts, reflectance, exposure, 1.0, 1.0)["enhanced"] for exposure in (min(one, other), max(one, other)))
     assert np.all(high - low >= -1e-6)
     plain = np.clip(reflectance * light, 0, 1)
     for result in (low, high):
@@ -146,9 +146,9 @@ def test_a_server_gives_the_same_bits(exports, version):
     images = [random.integers(0, 90, size, "uint8") for size in ((13, 17, 3), (1100, 9, 3), (24, 16, 3), (140, 150, 3))]
     images.append(random.integers(0, 20000, (30, 31, 3), "uint16"))
     dials = [Dials(), Dials(-1.3, 0.5, 2), Dials(0.7, 0.6, 1.2), Dials(0, 1, 0.5, 0.3), Dials(0, 0.9, 1, 0.2)]
-    columns = {name: tf.constant(np.float32([value or 0 for value in column])) for name, column in zip(Dials._fields, zip(*dials))}
+    columns = [tf.constant(np.float32([value or 0 for value in column])) for column in zip(*dials)]
     contents = tf.constant([tf.io.encode_png(image).numpy() for image in images])
-    results = steered(image_bytes=contents, **columns)["enhanced_bytes"].numpy()
+    results = steered(image_bytes=contents, **dict(zip(Dials._fields, columns)))["enhanced_bytes"].numpy()
     for image, turned, result in zip(images, dials, results, strict=True):
         result = tf.io.decode_png(result, dtype=image.dtype)
         np.testing.assert_array_equal(result, enhance(image, exports[1][version], **turned._asdict()), err_msg=str(turned))
@@ -160,3 +160,13 @@ def test_a_server_refuses_what_is_out_of_range(exports):
     for dials in (Dials(4, 1, 1, 0), Dials(0, 1, -1, 0), Dials(1, 1, 1, 0.5), Dials(np.nan, 1, 1, 0)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="Expected exposure from -3 to 3"):
             steered(image_bytes=contents, **{name: tf.constant([value], tf.float32) for name, value in dials._asdict().items()})
+
+
+def test_a_folder_takes_them_too(tiny_natural, make_pairs, tmp_path):
+    photos = make_pairs("pairs", 2) / "low"
+    made = enhance_folder(photos, tmp_path / "out", tiny_natural, **TURNED).made
+    assert [path.name for path in made] == ["scene.0.png", "scene.1.png"]
+    for path in made:
+        np.testing.assert_array_equal(read_image(path), enhance(photos / path.name, tiny_natural, **TURNED))
+    with pytest.raises(ValueError, match="strength goes from 0 to 1"):
+        enhance_folder(photos, tmp_path / "other", tiny_natural, strength=2)

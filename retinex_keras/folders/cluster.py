@@ -1,8 +1,10 @@
 """Folders of millions of images, on the machines of a Ray cluster."""
 
+import functools
 import logging
 from pathlib import Path
 
+from retinex_keras.dials import check_dials
 from retinex_keras.engines import choose_engine, use_threads
 from retinex_keras.folders.plan import Plan, is_address, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
@@ -18,13 +20,14 @@ BATCH = 16  # images a task: as many are made again after a crash
 class _Enhancer:
     """An actor with a model of its own. It gets batches of a plan's images and targets, and adds the reason, "" if made."""
 
-    def __init__(self, plan, weights, denoise, engine, quality, max_pixels):
+    def __init__(self, plan, weights, denoise, engine, dials, quality, max_pixels):
         use_threads(1, choose_engine(weights, engine))  # the other processors have actors of their own
-        self.plan, self.model, self.options = plan, load_pretrained(weights, denoise, engine), (quality, max_pixels)
+        self.plan, self.options = plan, (quality, max_pixels)
+        self.enhance = functools.partial(enhance, weights=load_pretrained(weights, denoise, engine), **dials)
 
     def __call__(self, rows):
         plan = self.plan._replace(targets=dict(zip(rows["image"], rows["target"])))
-        reasons = dict(enhance_files(plan, lambda image: enhance(image, self.model), *self.options))
+        reasons = dict(enhance_files(plan, self.enhance, *self.options))
         return rows | {"reason": [reasons[image] or "" for image in rows["image"]]}
 
 
@@ -38,6 +41,7 @@ def enhance_on_cluster(
     force: bool = False,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
+    **dials: float | None,
 ) -> Report:
     """Enhances a folder on a Ray cluster, with the arguments, results and rules of `run.enhance_folder`.
 
@@ -63,10 +67,11 @@ def enhance_on_cluster(
         import ray
     except ImportError:
         raise ValueError("A cluster needs Ray, which is not installed: pip install 'retinex_keras[cluster]'.") from None
-    load_pretrained(weights, denoise, engine)  # says now what is wrong with them
+    check_dials(load_pretrained(weights, denoise, engine), **dials)  # says now what is wrong with weights or dials
     check_quality(quality)
     folder, out = (place if is_address(place) else Path(place).absolute() for place in (folder, out))
-    settings = {"weights": weights, "denoise": denoise, "engine": engine, "quality": quality, "max_pixels": max_pixels}
+    settings = {"weights": weights, "denoise": denoise, "engine": engine, "dials": dials}
+    settings |= {"quality": quality, "max_pixels": max_pixels}
     return run_plan(plan_folder(folder, out, force), lambda plan: _in_actors(ray, plan, address, settings))
 
 

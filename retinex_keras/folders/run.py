@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from retinex_keras.dials import check_dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import MAX_PIXELS
@@ -32,6 +33,7 @@ def enhance_folder(
     force: bool = False,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
+    **dials: float | None,
 ) -> Report:
     """Enhances all images of a folder and its subfolders, into the same places below another folder.
 
@@ -47,6 +49,7 @@ def enhance_folder(
         force: if True, results that exist are made again.
         quality: of results in JPEG and WebP, 1 to 100.
         max_pixels: larger images are bad files.
+        dials: as `inference.enhance` takes them, for all images.
 
     Returns:
         A `Report` of three lists: `made`, `existing` and `bad`, of pairs of image and reason.
@@ -65,8 +68,9 @@ def enhance_folder(
 
     check_quality(quality)
     model = find_model(weights)
+    check_dials(model, **dials)
     plan = plan_folder(folder, out, force)
-    return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model), quality, max_pixels))
+    return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model, **dials), quality, max_pixels))
 
 
 def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from retinex_keras.evaluation import lpips as lpips_module
@@ -65,6 +67,61 @@ def test_noise_is_the_deviation_that_was_added(random):
     noisy = plain + random.normal(0, [[[[0.005]]], [[[0.05]]]], plain.shape).astype("float32")
     np.testing.assert_allclose(metrics.noise(plain), 0, atol=1e-4)
     np.testing.assert_allclose(metrics.noise(noisy), [0.005, 0.05], rtol=0.05)
+
+
+@pytest.fixture
+def colours(random):
+    """Colours and others nearby, (2, 50, 40, 3): near black, near grey, and all."""
+    colours = random.random((2, 50, 40, 3), dtype="float32") * np.linspace(0, 1, 50, dtype="float32")[:, None, None]
+    colours[0, :, :20] = colours[0, :, :20, :1] + 0.01 * colours[0, :, :20]
+    return np.clip(colours, 0, 1), np.clip(colours + random.normal(0, 0.05, colours.shape), 0, 1).astype("float32")
+
+
+def test_lab_chroma_and_ciede2000_agree_with_scikit_image(colours, monkeypatch):
+    monkeypatch.setattr(metrics, "ROWS", 16)  # several bands, the last one smaller
+    expected, other = map(rgb2lab, colours)
+    np.testing.assert_allclose(metrics.lab(colours[0]), expected, rtol=0, atol=0.01)  # its white is rounded
+    np.testing.assert_allclose(metrics.chroma(colours[0]), np.linalg.norm(expected[..., 1:], axis=-1).mean((1, 2)), rtol=1e-3)
+    differences = deltaE_ciede2000(expected, other).mean((1, 2))
+    np.testing.assert_allclose(metrics.ciede2000(*colours), differences, rtol=1e-3)
+    np.testing.assert_array_equal(metrics.ciede2000(colours[0], colours[0]), 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),  # Sharma et al., 2005, table 1: pairs 1, 7, 9, 17, 34
+    [
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((2.0776, 0.0795, -1.135), (0.9033, -0.0636, -0.5514), 0.9082),
+    ],
+)
+def test_ciede2000_gives_the_published_numbers(one, other, expected):
+    pair = np.array([one, other], "float32")
+    assert metrics._colour_differences(*pair) == pytest.approx(expected, abs=2e-4)
+    assert metrics._colour_differences(*pair[::-1]) == pytest.approx(expected, abs=2e-4)
+
+
+def test_newly_clipped_are_the_pixels_that_turn_white():
+    before, after = (side.ravel() for side in np.meshgrid([229, 230, 0], [253, 254, 255]))
+    dark, picture = (np.stack([value, value // 2, value // 3], -1)[None, None] / np.float32(255) for value in (before, after))
+    assert metrics.newly_clipped(picture, dark) == pytest.approx(np.mean((before < 230) & (after >= 254)))
+    assert metrics.newly_clipped(picture[..., ::-1], dark) == pytest.approx(4 / 9)
+
+
+def test_grain_agrees_with_scipy(random):
+    y, x = np.mgrid[:60, :70]
+    dark = (random.normal(12, np.where(x < 40, 2, 5)) * (y < 45) + 40 * (y >= 45)).clip(0, 255).round()
+    dark = np.repeat(dark[None, ..., None], 3, -1).astype("float32") / 255
+    picture = random.random(dark.shape, dtype="float32")
+    grey, shown = (side[0].astype("float64") @ [0.299, 0.587, 0.114] for side in (dark, picture))
+    mean, square = (ndimage.uniform_filter(side, 15) for side in (255 * grey, (255 * grey) ** 2))
+    flat = (mean < 25) & (square - mean**2 < 9)
+    assert 0.1 < flat.mean() < 0.9
+    expected = np.abs(shown - ndimage.gaussian_filter(shown, 2))[flat].mean()
+    images = np.concatenate([dark, np.ones_like(dark)])
+    np.testing.assert_allclose(metrics.grain(np.repeat(picture, 2, 0), images), [expected, np.nan], rtol=1e-4)
 
 
 def numpy_lpips(image, reference):

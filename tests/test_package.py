@@ -37,9 +37,10 @@ def test_the_package_runs_as_a_module():
     assert result.stdout.startswith("usage: retinex enhance")
 
 
-# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX and Ray may
-# lack, and workers are several.
-WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "recipes.tf1_checkpoint", "training.distribution"}
+# The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX, Ray and the
+# weights of LPIPS may lack, and workers are several.
+WITHOUT = {"__main__", "cli", "evaluation.benchmark", "evaluation.lpips", "folders.cluster", "recipes.tf1_checkpoint"}
+WITHOUT |= {"training.distribution"}
 # Classes that nobody makes by hand.
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.

@@ -114,22 +114,25 @@ def decompose(image, out, weights, denoise, engine, max_pixels):
         print(f"{name.replace('_', ' ')}: {path}")
 
 
-def evaluate(low, high, weights, denoise, engine, results, lpips, format):
+def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightness, format):
     from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import report, score_pairs, score_photos, score_results
     from retinex_keras.inference import load_pretrained
 
     if lpips and not high:
         raise ValueError(f"LPIPS compares with references. Received {low} alone: name their folder after it.")
+    if oracle_brightness and (results or not high):
+        raise ValueError("--oracle-brightness tells weights the references' brightness: name both folders, without --results.")
     if lpips:
         find_weights()
     if results:
         rows, source = score_results(results, high, low, lpips), f"Pictures of {results}, made of {low}"
     else:
         model = load_pretrained(weights, denoise, engine)
-        rows = score_pairs(low, high, model, lpips) if high else score_photos(low, model)
+        rows = score_pairs(low, high, model, lpips, oracle_brightness) if high else score_photos(low, model)
         strength = "" if denoise is None else f", denoised with strength {denoise:g},"
-        source = f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
+        oracle = ", told the references' mean luma," if oracle_brightness else ""
+        source = f"Weights {weights}{strength}{oracle} on {low}, {os.cpu_count()} processors"
     print(report(rows, f"{source}; references {high}." if high else f"{source}.", format))
 
 
@@ -274,6 +277,9 @@ def _parser():
     add = command(evaluate, "Score a model on pairs, or on photos without references: a row an image.", pairs, model, engine)
     add("high", **HIGH, nargs="?")
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
+
+    told = "tell the weights each reference's mean luma: what the dial brightness is worth"
+    add("--oracle-brightness", action="store_true", help=told)
 
     add = command(compare, "Score several methods on the same pairs, a row a method.", pairs, engine)
     add("high", **HIGH)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from retinex_keras.imaging.metrics import _ops
+from retinex_keras.imaging.metrics import ops_of
 from retinex_keras.imaging.pixels import CONTEXT, LUMA
 
 STEERED = ("reflectance", "illumination", "restored_reflectance", "adjusted_illumination")  # what a model must give for it
@@ -82,7 +82,7 @@ def steer(parts: dict, image, exposure, strength, colour) -> dict:
     >>> bool(steer(parts, image, 1.0, 1.0, 1.0)["enhanced"].mean() > parts["enhanced"].mean())
     True
     """
-    ops = _ops(image)
+    ops = ops_of(image)
     first, light, restored, adjusted = (parts[name] for name in STEERED)
     grey = sum(weight * restored[..., i : i + 1] for i, weight in enumerate(LUMA.tolist()))
     restored = colour * restored + (1.0 - colour) * grey
@@ -117,7 +117,7 @@ def find_exposure(sample: dict, image, strength, colour, brightness):
     >>> float(np.round(find_exposure(sample, grey, strength=1.0, colour=1.0, brightness=0.375), 3))  # 1 - 0.5^2 is 0.75
     1.0
     """
-    ops = _ops(image)
+    ops = ops_of(image)
     wanted = brightness * 65535.0 * CONTEXT**2
     low, high = 0.0 * wanted - FURTHEST, 0.0 * wanted + FURTHEST
     for _ in range(HALVINGS):

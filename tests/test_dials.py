@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies
 
+from retinex_keras.cli import main
 from retinex_keras.dials import Dials, steer
 from retinex_keras.folders.run import enhance_folder
 from retinex_keras.imaging.pixels import LUMA, to_uint8
@@ -170,3 +171,18 @@ def test_a_folder_takes_them_too(tiny_natural, make_pairs, tmp_path):
         np.testing.assert_array_equal(read_image(path), enhance(photos / path.name, tiny_natural, **TURNED))
     with pytest.raises(ValueError, match="strength goes from 0 to 1"):
         enhance_folder(photos, tmp_path / "other", tiny_natural, strength=2)
+
+
+def test_an_oracle_of_brightness_shows_what_the_dial_is_worth(tiny_natural, make_pairs, tmp_path, capsys):
+    folder = make_pairs("pairs", 3)
+    tiny_natural.save(tmp_path / "tiny.keras")
+    command = ["evaluate", str(folder / "low"), str(folder / "high"), "--weights", str(tmp_path / "tiny.keras")]
+    assert main([*command, "--oracle-brightness", "--format", "csv"]) == 0
+    rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[2:]]
+    for row in rows[1:4]:
+        low, high = (read_image(folder / side / f"{row[0]}.png") for side in ("low", "high"))
+        picture = enhance(low, tiny_natural, brightness=luma(high) / 255)
+        error = np.mean(np.square(picture / 255 - high / 255))
+        assert float(row[rows[0].index("PSNR")]) == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    assert main([*command[:2], "--oracle-brightness"]) == 2
+    assert "name both folders" in capsys.readouterr().err

@@ -86,13 +86,15 @@ def score(
     return {name: float(value[0]) for name, value in scores.items()}
 
 
-def score_pairs(low: PathLike, high: PathLike, model, lpips: bool = False) -> list[dict]:
+def score_pairs(low: PathLike, high: PathLike, model, lpips: bool = False, oracle_brightness: bool = False) -> list[dict]:
     """Enhances every image of a folder and scores the results, by the protocol (`PROTOCOL`).
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
         model: a model, the name of shipped weights, or the path of a `.keras` or `.onnx` file.
         lpips: adds LPIPS.
+        oracle_brightness: whether the dial `brightness` is given the mean luma of each reference. This shows what the dial is
+            worth; like the GT mean, it leaks the reference into the result.
 
     Returns:
         A list of dicts, one for each image: `image` (its stem), `size`, the scores of `score`, and `seconds`.
@@ -105,7 +107,7 @@ def score_pairs(low: PathLike, high: PathLike, model, lpips: bool = False) -> li
     ['24x20', '25x21']
     """
     scenes = [{"dark": dark, "reference": reference} for dark, reference in find_pairs(low, high)]
-    return _score_model(scenes, model, lpips=lpips)
+    return _score_model(scenes, model, lpips=lpips, oracle=oracle_brightness)
 
 
 def score_photos(photos: PathLike, model) -> list[dict]:
@@ -197,18 +199,20 @@ def compare(
     return rows
 
 
-def _score_scenes(scenes, method=None, pictures=(), lpips=False):
+def _score_scenes(scenes, method=None, pictures=(), lpips=False, oracle=False):
     """The rows of scenes. A scene is a dict of paths: `dark`, `reference`, and `picture` unless `method` makes it of the first.
 
     `pictures` is a dict of lists. The list of a dark image receives its picture; images that are not in it are only scored.
+    With `oracle`, the method is told the mean luma of the reference, as its argument `brightness`.
     """
     rows = []
     for scene in tqdm(scenes, "scoring", unit="image", leave=False, disable=None):
         first = next(iter(scene.values()))
         images = dict(zip(scene, load_scene(scene.values())))
+        told = {"brightness": float(metrics.luma(to_float(images["reference"])).mean())} if oracle else {}
         start = time.perf_counter()
         if method:
-            images["picture"] = method(images["dark"])
+            images["picture"] = method(images["dark"], **told)
         timing = {"seconds": time.perf_counter() - start} if method else {}
         height, width = images["picture"].shape[:2]
         try:

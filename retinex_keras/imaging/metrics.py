@@ -19,7 +19,7 @@ FLAT_WINDOW, FLAT_SHARE = 15, 0.05  # where grain is measured: side of a window 
 FLAT_MEAN, FLAT_DEVIATION = 25 / 255, 3 / 255  # of the luma in a window
 
 
-def _ops(x):
+def ops_of(x):
     """The module whose functions take x: `numpy` or `keras.ops`."""
     return np if isinstance(x, np.ndarray) else importlib.import_module("keras.ops")
 
@@ -30,7 +30,7 @@ def to_8_bit(image):
     >>> round(float(to_8_bit(np.array(0.5))) * 255, 3)
     128.0
     """
-    ops = _ops(image)
+    ops = ops_of(image)
     image = image.astype("float32") if ops is np else ops.cast(image, "float32")
     return ops.round(ops.clip(image, 0.0, 1.0) * 255.0) / 255.0
 
@@ -47,7 +47,7 @@ def psnr(image, reference):
     >>> np.asarray(psnr(np.zeros((2, 4, 4, 3)), np.full((2, 4, 4, 3), 0.1))).round(3).tolist()
     [20.0, 20.0]
     """
-    ops = _ops(image)
+    ops = ops_of(image)
     error = ops.mean(ops.square(image - reference), axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return -10.0 / math.log(10.0) * ops.log(error)
@@ -241,7 +241,7 @@ def ssim(image, reference):
     window = np.exp(-0.5 * (np.arange(-(WINDOW // 2), WINDOW // 2 + 1) / 1.5) ** 2)
     window = (window / window.sum()).astype("float32")
 
-    ops = _ops(image)
+    ops = ops_of(image)
 
     def blur(x):
         """Windowed means, channels moved into the batch, one axis after the other."""

@@ -18,7 +18,7 @@ WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onn
 
 
 def main(arguments=None):
-    """Runs a command; returns the exit code: 0, 1 if some files of a folder were bad, 2 after an error, 130 after Ctrl-C."""
+    """Runs a command; returns the exit code: 0, 1 if photos of a folder were not made, 2 after an error, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     command = options.__dict__.pop("command")
     try:
@@ -92,11 +92,12 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
         print(f"sheet: {sheet}")
 
 
-def _report(out, made, existing, bad):
-    print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad")
-    for path, reason in bad:
+def _report(out, made, existing, bad, skipped):
+    more = f", {len(skipped)} are skipped" if skipped else ""
+    print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad{more}")
+    for path, reason in bad + skipped:
         print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-    return 1 if bad else 0
+    return 1 if bad or skipped else 0
 
 
 def decompose(image, out, weights, denoise, engine, max_pixels):

@@ -39,7 +39,8 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(tiny, random, tmp_pat
     (photos / "nested").mkdir(parents=True)
     for i in range(70):
         pixels = random.integers(0, 60, (60 + i, 80, 3), dtype="uint8")
-        Image.fromarray(pixels).save(photos / ("nested" if i % 3 else "") / f"{i}.png")
+        odd = os.fsdecode(b"\xff") if i == 69 else ""  # a name that is no UTF-8
+        Image.fromarray(pixels).save(photos / ("nested" if i % 3 else "") / f"{odd}{i}.png")
     (photos / "bad.jpg").write_bytes(b"no image")
     tiny.save(tmp_path / "tiny.keras")
     options = ["--weights", str(tmp_path / "tiny.keras")]
@@ -49,18 +50,20 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(tiny, random, tmp_pat
 
     command = [sys.executable, "-m", "retinex_keras.cli", "enhance", photos, out, "--cluster", "local", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and sum(path.is_file() for path in out.rglob("*.png")) < 5:
+    while process.poll() is None and len([*out.glob("*.png"), *out.glob("nested/*.png")]) < 5:
         time.sleep(0.01)
     workers = processes("ray::MapWorker", process.pid)
     assert workers, "it ended before it was killed"
+    assert (out / ".retinex.lock").exists()
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     printed, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
     assert printed.splitlines()[-1] == f"enhanced: 69 images into {out}; 1 were there already, 1 are bad"
     assert f"retinex: {photos / 'bad.jpg'} is not an image" in errors
-    results = {path.relative_to(out) for path in out.rglob("*.png") if not path.name.startswith(".")}
+    results = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     assert results == {path.relative_to(plain) for path in plain.rglob("*.png")}
+    assert not list(out.rglob(".*"))
     assert (out / "0.png").read_text() == "kept"
     for name in results - {Path("0.png")}:
         with Image.open(out / name) as made, Image.open(plain / name) as expected:
@@ -89,10 +92,11 @@ def test_addresses_of_folders(tiny, random, tmp_path, monkeypatch):
         assert len(plan.targets) == 3
         assert not plan.existing
         enhancer = _Enhancer(plan, tmp_path / "tiny.keras", None, None, {}, quality=95, max_pixels=10**6)
-        rows = enhancer({"image": list(plan.targets), "target": list(plan.targets.values())})
-        assert [reason != "" for reason in rows["reason"]] == ["bad.png" in image for image in plan.targets]
+        images, targets = ([os.fsencode(path) for path in paths] for paths in (plan.targets, plan.targets.values()))
+        rows = enhancer({"image": images, "target": targets})
+        assert [reason != b"" for reason in rows["reason"]] == ["bad.png" in image for image in plan.targets]
         (reason,) = filter(None, rows["reason"])
-        assert reason.startswith(f"{plan.source.full_name(plan.source.folder)}/bad.png is not an image")
+        assert reason.decode().startswith(f"{plan.source.full_name(plan.source.folder)}/bad.png is not an image")
         again = plan_folder(folder, out)
         assert len(again.targets) == 1
         assert len(again.existing) == 2
@@ -110,10 +114,15 @@ def test_addresses_of_folders(tiny, random, tmp_path, monkeypatch):
     [
         ("memory://in", "memory:///in/", "Results in memory:///in would overwrite inputs"),
         ("memory://in/in", "memory://in", "would overwrite inputs"),
-        ("memory://none", "memory://out", "memory:///none is no folder with images"),
-        ("memory://in/1.png", "memory://out", "is no folder with images"),
+        ("memory://none", "memory://out", "memory:///none holds no image"),
+        ("memory://in/1.png", "memory://out", "holds no image"),
         ("unknown://in", "memory://out", "unknown://in cannot be reached: Protocol not known"),
         ("simplecache::memory://in", "memory://out", "chain of addresses"),
+        ("memory://in", "simplecache::http://169.254.169.254/", "chain of addresses"),
+        ("http://169.254.169.254/latest", "memory://out", "no store that keeps files"),
+        ("memory://in", "https://example.org/out", "no store that keeps files"),
+        ("memory://in", "github://owner:name@main/out", "no store that keeps files"),
+        ("file://in", "memory://out", "three slashes"),
     ],
 )
 def test_addresses_that_are_refused(folder, out, message):
@@ -129,8 +138,8 @@ def test_addresses_need_no_cluster(tiny, random, tmp_path):
     memory.store.clear()
     (tmp_path / "photos").mkdir()
     Image.fromarray(random.integers(0, 60, (20, 24, 3), dtype="uint8")).save(tmp_path / "photos" / "1.png")
-    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == (["memory:///out/1.png"], [], [])
-    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == ([], ["memory:///out/1.png"], [])
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == (["memory:///out/1.png"], [], [], [])
+    assert enhance_folder(tmp_path / "photos", "memory://out", tiny) == ([], ["memory:///out/1.png"], [], [])
     enhance_folder(tmp_path / "photos", tmp_path / "out", tiny)
     assert memory.cat_file("/out/1.png") == (tmp_path / "out" / "1.png").read_bytes()
 

@@ -35,7 +35,7 @@ def place(make_pairs, tmp_path, monkeypatch):
     ("page", "word", "names"),
     [
         ("README.md", "decompose(", {"bright", "parts", "model"}),
-        ("retinex_keras/folders/README.md", "enhance_folder(", {"made", "existing", "bad"}),
+        ("retinex_keras/folders/README.md", "enhance_folder(", {"report"}),
         ("retinex_keras/evaluation/README.md", "lime(", {"parts"}),
     ],
 )
@@ -46,8 +46,8 @@ def test_what_a_page_shows_runs(page, word, names, place):
     if "bright" in results:
         assert (results["bright"].shape, results["bright"].dtype) == ((20, 24, 3), np.uint8)
         assert all(name in block(page, word) for name in results["parts"])
-    if "made" in results:
-        assert [len(results[name]) for name in ("made", "existing", "bad")] == [5, 0, 0]
+    if "report" in results:
+        assert [len(files) for files in results["report"]] == [5, 0, 0, 0]
 
 
 def test_tuning_as_the_readme_shows(place):

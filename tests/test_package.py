@@ -45,7 +45,8 @@ WITHOUT |= {"training.distribution"}
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "plan_folder", "run_plan"}
+INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "is_unread_photo", "list_images", "locked"}
+INTERNAL |= {"plan_folder", "remove_leftovers", "run_plan", "scan_folder"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

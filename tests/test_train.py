@@ -15,6 +15,7 @@ import pytest
 from retinex_keras.data.pairs import load_pairs
 from retinex_keras.inference import load_pretrained
 from retinex_keras.training.run import train_retinexnet
+from retinex_keras.training.state import RunState, check_same_run
 
 TINY = {"epochs": 4, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 2, "verbose": 0}
 COMMAND = ["--epochs=6", "--batch-size=4", "--patch-size=16", "--filters=4", "--every=2"]
@@ -49,7 +50,8 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(pairs, tmp_path):
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    (killed / ".123-decom.csv").write_text("what a kill in the middle of a write leaves")
+    (killed / ".retinex-12345678.part").mkdir()  # what a kill in the middle of a write leaves
+    (killed / ".retinex-12345678.part" / "x.csv").write_text("half")
     (killed / ".my-notes").write_text("not ours")
     assert not (killed / "retinexnet.keras").exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -175,6 +177,43 @@ def test_other_images_in_the_same_folder_are_refused(pairs, tmp_path, make_pairs
     (tmp_path / "run" / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="not the note of a run"):
         train_retinexnet(pairs, tmp_path / "run", **TINY | {"epochs": 1})
+
+
+@pytest.mark.parametrize(
+    "note", ["[1]", '{"settings": []}', '{"settings": "seed"}', "{}", "null", "", "[" * 10**5, "\xff\xfe", None]
+)
+def test_what_is_no_note_of_a_run_is_one_sentence(tmp_path, note):
+    if note is None:
+        (tmp_path / "run.json").mkdir()
+    else:
+        (tmp_path / "run.json").write_text(note, "latin1")
+    with pytest.raises(ValueError, match="run.json is not the note of a run; choose another folder for the run.$"):
+        check_same_run(tmp_path, {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("", "0 of 2 epochs are in the log"),
+        ("epoch,seconds\n", "0 of 2 epochs"),
+        ("epoch,seconds\n0,1\n", "1 of 2 epochs"),
+        ("epoch,seconds\n0\n1\n", "NoneType"),
+        ("epoch\n0\n1\n", "seconds"),
+        ("x" * 200_000, "field larger than"),
+        (None, "No such file"),
+    ],
+)
+def test_a_damaged_log_is_one_sentence(tmp_path, log, message):
+    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    network.compile()
+    network.save_weights(tmp_path / "decom-00002.weights.h5")
+    if log is not None:
+        (tmp_path / "decom.csv").write_text(log)
+    with pytest.raises(ValueError, match=f"decom.csv are not the state of this run .*{message}.*; choose another folder.$"):
+        RunState(tmp_path, "decom", network, True, print)
+    (tmp_path / "decom-00002.weights.h5").write_bytes(b"")
+    with pytest.raises(ValueError, match="are not the state of this run"):
+        RunState(tmp_path, "decom", network, True, print)
 
 
 def test_validation_images_too_small_for_ssim_are_found_before_training(pairs, tmp_path, make_pairs):

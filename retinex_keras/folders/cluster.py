@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from pathlib import Path
 
 from retinex_keras.dials import check_dials
@@ -18,7 +19,10 @@ BATCH = 16  # images a task: as many are made again after a crash
 
 
 class _Enhancer:
-    """An actor with a model of its own. It gets batches of a plan's images and targets, and adds the reason, "" if made."""
+    """An actor with a model of its own. It gets batches of a plan's images and targets, and adds the reason, b"" if made.
+
+    All are bytes, as files' names need not be text.
+    """
 
     def __init__(self, plan, weights, denoise, engine, dials, quality, max_pixels):
         use_threads(1, choose_engine(weights, engine))  # the other processors have actors of their own
@@ -26,9 +30,10 @@ class _Enhancer:
         self.enhance = functools.partial(enhance, weights=load_pretrained(weights, denoise, engine), **dials)
 
     def __call__(self, rows):
-        plan = self.plan._replace(targets=dict(zip(rows["image"], rows["target"])))
+        images = [os.fsdecode(image) for image in rows["image"]]
+        plan = self.plan._replace(targets=dict(zip(images, map(os.fsdecode, rows["target"]))))
         reasons = dict(enhance_files(plan, self.enhance, *self.options))
-        return rows | {"reason": [reasons[image] or "" for image in rows["image"]]}
+        return rows | {"reason": [os.fsencode(reasons[image] or "") for image in images]}
 
 
 def enhance_on_cluster(
@@ -59,9 +64,10 @@ def enhance_on_cluster(
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
-        ValueError: if Ray is not installed, `folder` holds no image, results would overwrite inputs, the quality is not from
-            1 to 100, an address is wrong, or the weights cannot be used so.
-        OSError: if there is no cluster at the address, if it fails, or if a store elsewhere cannot be listed.
+        ValueError: if Ray is not installed, `folder` holds no image, results would overwrite inputs or each other, `out` is a
+            file, the quality is not from 1 to 100, an address is wrong, or the weights cannot be used so.
+        OSError: if there is no cluster at the address, if it fails, if another run is writing to `out`, or if a folder or store
+            cannot be listed or written to.
     """
     try:
         import ray
@@ -69,17 +75,20 @@ def enhance_on_cluster(
         raise ValueError("A cluster needs Ray, which is not installed: pip install 'retinex_keras[cluster]'.") from None
     check_dials(load_pretrained(weights, denoise, engine), **dials)  # says now what is wrong with weights or dials
     check_quality(quality)
-    folder, out = (place if is_address(place) else Path(place).absolute() for place in (folder, out))
+    folder, out = (Path(place).absolute() if str(place) and not is_address(place) else place for place in (folder, out))
+    plan = plan_folder(folder, out, force)
+    if any(getattr(place.filesystem, "protocol", None) == "memory" for place in (plan.source, plan.sink)):
+        raise ValueError("The memory:// of one process is not that of another; name a folder, or an address of a store.")
     settings = {"weights": weights, "denoise": denoise, "engine": engine, "dials": dials}
     settings |= {"quality": quality, "max_pixels": max_pixels}
-    return run_plan(plan_folder(folder, out, force), lambda plan: _in_actors(ray, plan, address, settings))
+    return run_plan(plan, lambda plan: _in_actors(ray, plan, address, settings))
 
 
 def _in_actors(ray, plan: Plan, address: str, settings: dict) -> Outcomes:
     """The executor of `run_plan` on a cluster."""
     if not plan.targets:
         return
-    rows = [{"image": image, "target": target} for image, target in plan.targets.items()]
+    rows = [{"image": os.fsencode(image), "target": os.fsencode(target)} for image, target in plan.targets.items()]
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel("ERROR")
     ray.init(address, logging_level="ERROR", include_dashboard=False if address == "local" else None, log_to_driver=False)
@@ -89,13 +98,13 @@ def _in_actors(ray, plan: Plan, address: str, settings: dict) -> Outcomes:
         device = "GPU" if on_gpus else "CPU"
         tasks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCH)).map_batches(
             _Enhancer,
-            fn_constructor_kwargs={"plan": plan._replace(targets={}, existing=[]), **settings},
+            fn_constructor_kwargs={"plan": plan._replace(targets={}, existing=[], skipped=[]), **settings},
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=int(resources[device])),
             **{"num_gpus" if device == "GPU" else "num_cpus": 1},
         )
         for row in tasks.iter_rows():
-            yield row["image"], row["reason"] or None
+            yield os.fsdecode(row["image"]), os.fsdecode(row["reason"]) or None
     except ray.exceptions.RayError as error:
         raise OSError(f"The cluster failed: {error}".splitlines()[0]) from error
     finally:

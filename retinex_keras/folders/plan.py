@@ -4,15 +4,20 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from retinex_keras.imaging import PathLike
-from retinex_keras.imaging.read import is_image_name, list_images, read_photo
+from retinex_keras.imaging.atomic import MARKS, locked, remove_leftovers
+from retinex_keras.imaging.read import UNREAD, is_image_name, is_unread_photo, read_photo, scan_folder
 from retinex_keras.imaging.write import WRITTEN, write_image
+
+LOCK = ".retinex.lock"  # in a folder of results, while a run is at work there
+NO_STORES = {"data", "gist", "git", "github", "http", "https"}  # protocols of fsspec for what is no folder, or only read
 
 
 def is_address(place: PathLike) -> bool:
@@ -44,7 +49,7 @@ class Place(NamedTuple):
 
     def existing(self, paths: Iterable[str]) -> set[str]:
         """Those of the paths that exist."""
-        return self._files() & set(paths) if self.filesystem else set(filter(os.path.exists, paths))
+        return self._files() & set(paths) if self.filesystem else set(filter(os.path.isfile, paths))
 
     def _files(self):
         try:
@@ -55,16 +60,67 @@ class Place(NamedTuple):
             folder, reason = self.full_name(self.folder), _reason(error)
             raise OSError(f"{folder} could not be listed ({reason}); check the address.") from error
 
-    def images(self) -> list[str]:
-        """The names of all images in the folder and its subfolders, sorted, without hidden ones."""
-        if not self.filesystem:
-            return [path.relative_to(self.folder).as_posix() for path in list_images(self.folder)]
-        names = (path.removeprefix(self.folder).lstrip("/") for path in self._files())
-        names = sorted(name for name in names if is_image_name(name))
-        if not names:
-            folder = self.full_name(self.folder)
-            raise ValueError(f"{folder} is no folder with images in a format that Pillow reads; check the address.")
-        return names
+    def images(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """The names of the images in the folder and its subfolders, and those of what is left out, as `scan_folder` does it."""
+        if self.filesystem:
+            found = sorted(path.removeprefix(self.folder).lstrip("/") for path in self._files())
+            names = [name for name in found if is_image_name(name)]
+            skipped = [(name, UNREAD) for name in found if is_unread_photo(name)]
+        else:
+            names, skipped = scan_folder(self.folder)
+        if not names and not skipped:
+            raise ValueError(f"{self.full_name(self.folder)} holds no image in a format that Pillow reads; check its name.")
+        return names, skipped
+
+    def check_writable(self, paths: Iterable[str]) -> None:
+        """Raises an error if files of this machine could not be written for want of a folder: ValueError or OSError."""
+        for folder in () if self.filesystem else {os.path.dirname(path) for path in paths}:
+            folder = _nearest(folder)
+            if not os.path.isdir(folder):
+                raise ValueError(f"{folder} is a file where a folder of results has to be; name another folder.")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(f"The folder {folder} cannot be written to; change its permissions, or name another one.")
+
+    def merges(self, one: str, other: str) -> bool:
+        """Whether two paths are one file, as where case or Unicode's forms of a letter do not count; tried with a file."""
+        if self.filesystem:
+            return False
+        one, other = next(names for names in zip(Path(one).parts, Path(other).parts) if names[0] != names[1])
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(**MARKS, dir=_nearest(self.folder)) as folder:
+            Path(folder, one).touch()
+            return Path(folder, other).exists()
+        return False
+
+    @contextlib.contextmanager
+    def reserved(self, paths: Iterable[str]) -> Iterator[None]:
+        """Makes the folder and keeps other runs out of it until the block or the process ends.
+
+        It clears what killed processes left beside the paths, at first and in the end. Nothing is done for places of fsspec,
+        and nobody is kept out where a filesystem knows no locks.
+
+        Raises:
+            OSError: if another run is at work there, or the folder cannot be written to.
+        """
+        if self.filesystem:
+            yield
+            return
+        lock = os.path.join(self.folder, LOCK)
+        with contextlib.ExitStack() as stack:
+            try:
+                os.makedirs(self.folder, exist_ok=True)
+                while not _takes(lock, stack):
+                    pass  # the file was that of a run that has just ended
+            except BlockingIOError:
+                raise OSError(f"Another run is writing to {self.folder}; wait for its end, or stop it.") from None
+            except OSError as error:
+                if error.filename:  # else the filesystem knows no locks
+                    problem = f"{error.filename} cannot be made ({error.strerror})"
+                    raise OSError(f"{problem}: mend that, or name another folder for results.") from error
+            stack.callback(_remove, lock)
+            folders = {os.path.dirname(path) for path in paths}
+            _clear(folders)
+            stack.callback(_clear, folders)
+            yield
 
     def read(self, path: str, max_pixels: int) -> tuple[np.ndarray, dict]:
         """Reads an image as `read_photo` does."""
@@ -81,7 +137,7 @@ class Place(NamedTuple):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             return write_image(path, image, extras, quality)
         with tempfile.TemporaryDirectory() as folder:
-            file = os.path.join(folder, PurePath(path).name)
+            file = os.path.join(folder, "x" + PurePath(path).suffix)
             write_image(file, image, extras, quality)
             with _failures():
                 self.filesystem.put_file(file, path)
@@ -96,13 +152,51 @@ def _failures():
 
 
 def _reason(error):
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _nearest(folder):
+    """The nearest folder above that exists, or what is in its place; itself, if it exists."""
+    while folder and not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder or "."
+
+
+def _takes(lock, stack):
+    """Whether the file of a lock, made and locked until the stack ends, is the one that others find."""
+    descriptor = stack.enter_context(locked(lock, os.O_RDWR | os.O_CREAT))
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o666)  # after a kill, another user may be the next to take it
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(lock))
+    return False
+
+
+def _remove(lock):
+    with contextlib.suppress(OSError):
+        os.unlink(lock)
+
+
+def _clear(folders):
+    for folder in folders:
+        remove_leftovers(folder)
 
 
 def find_place(place: PathLike) -> Place:
-    """The place that a path or an address of fsspec names; a ValueError says what is wrong with an address."""
+    """The place that a path or an address of fsspec names; a ValueError says what is wrong with it."""
+    if not str(place):
+        raise ValueError("The name of a folder is empty; give its path, which is . for this one.")
     if not is_address(place):
         return Place(None, str(Path(place)))
+    if "::" in str(place):
+        raise ValueError(f"{place} is a chain of addresses; name a folder that needs no other.")
+    protocol, _, path = str(place).partition("://")
+    if protocol in ("file", "local") and not path.startswith("/"):
+        raise ValueError(f"{place} names a machine; files of this one have three slashes, as file:///photos.")
+    if protocol in NO_STORES:
+        raise ValueError(
+            f"{place} is no store that keeps files; name a folder, or one of an object store, as s3://bucket/photos."
+        )
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
@@ -110,8 +204,6 @@ def find_place(place: PathLike) -> Place:
         filesystem, path = fsspec.core.url_to_fs(str(place))
     except Exception as error:  # it says what to install, that there is no such protocol, or what else the address lacks
         raise ValueError(f"{place} cannot be reached: {_reason(error)}.") from error
-    if "::" in str(place):
-        raise ValueError(f"{place} is a chain of addresses; name a folder that needs no other.")
     return Place(None, str(Path(path))) if isinstance(filesystem, LocalFileSystem) else Place(filesystem, path.rstrip("/"))
 
 
@@ -122,27 +214,61 @@ class Plan(NamedTuple):
     existing: list[Path | str]  # results
     source: Place
     sink: Place
+    force: bool  # whether results that exist are made again
+    skipped: list[tuple[Path | str, str]]  # what is no image here, but may be one elsewhere, and the reason
+    alone: bool  # whether no other run may write to the sink meanwhile
+
+    def without_results(self) -> "Plan":
+        """The plan of what is left to do by now, since results may have appeared."""
+        there = set() if self.force else self.sink.existing(self.targets.values())
+        existing = [self.sink.full_name(target) for target in self.targets.values() if target in there]
+        targets = {image: target for image, target in self.targets.items() if target not in there}
+        return self._replace(targets=targets, existing=self.existing + existing)
 
 
 def _resolved(place, path):
     """A path of which every file has only one."""
-    return path if place.filesystem else Path(path).resolve().as_posix()
+    return path if place.filesystem else Path(os.path.realpath(path)).as_posix()
+
+
+def _lies_in(place, path, folder):
+    """Whether a path, or a link that it is, lies in a folder, or is it."""
+    return any(f"{_resolved(place, name)}/".startswith(f"{folder}/") for name in (path, os.path.dirname(path)))
+
+
+def _check_clashes(targets, sink):
+    """Raises a ValueError if two images would have one result."""
+    for form in (str, lambda target: unicodedata.normalize("NFC", target).casefold()):
+        images = {}
+        for image, target in targets.items():
+            other = images.setdefault(form(target), image)
+            if other != image and (targets[other] == target or sink.merges(targets[other], target)):
+                raise ValueError(f"{other} and {image} would both become {sink.full_name(target)}; rename one of them.")
 
 
 def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
     """Plans what is to be made of a folder, by the rules and with the arguments of `run.enhance_folder`."""
     source, sink = find_place(folder), find_place(out)
-    names = source.images()
+    names, skipped = source.images()
     if source.filesystem == sink.filesystem:
         above, below = _resolved(source, source.folder), _resolved(sink, sink.folder)
         inputs = {name: _resolved(source, source.path(name)) for name in names}
         if below.startswith(f"{above}/"):  # earlier results are no inputs
             names = [name for name in names if not inputs[name].startswith(f"{below}/")]
+            skipped = [(name, reason) for name, reason in skipped if not _lies_in(source, source.path(name), below)]
         results = {f"{below}/{_result_name(name)}" for name in names}
-        if above == below or not results.isdisjoint(inputs[name] for name in names):
+        same = above == below or not source.filesystem and os.path.exists(below) and os.path.samefile(above, below)
+        if same or not results.isdisjoint(inputs[name] for name in names):
             place = sink.full_name(sink.folder)
             raise ValueError(f"Results in {place} would overwrite inputs, which are never overwritten; name another folder.")
     targets = {source.path(name): sink.path(_result_name(name)) for name in names}
-    there = set() if force else sink.existing(targets.values())
-    existing = [sink.full_name(target) for target in targets.values() if target in there]
-    return Plan({image: target for image, target in targets.items() if target not in there}, existing, source, sink)
+    skipped = [(source.full_name(source.path(name)), reason) for name, reason in skipped]
+    return _without_existing(targets, source, sink, force, skipped, alone=True)
+
+
+def _without_existing(targets, source, sink, force, skipped=(), alone=False):
+    """The plan of these targets, if it can be carried out."""
+    _check_clashes(targets, sink)
+    plan = Plan(targets, [], source, sink, force, list(skipped), alone).without_results()
+    sink.check_writable(plan.targets.values())
+    return plan

@@ -24,6 +24,7 @@ class Report(NamedTuple):
     made: list[Path | str]  # results
     existing: list[Path | str]  # results that were there already
     bad: list[tuple[Path | str, str]]  # each bad image, and the reason
+    skipped: list[tuple[Path | str, str]]  # each photo in a format that is not read here, link or closed folder, and the reason
 
 
 def enhance_folder(
@@ -39,11 +40,12 @@ def enhance_folder(
 
     The next files are read and the last ones written while the network works. A result has the name of its image, with
     ".png" added to formats that are only read; alpha, metadata and 16 bits are kept as far as its format can hold them.
-    Results that exist are not made again, so that a stopped run goes on.
+    Results that exist are not made again, so that a stopped run goes on. Of two runs that write to one folder of this machine,
+    or of a network, the second one is refused while the first one works; this takes a filesystem with locks (flock).
 
     Args:
         folder: of the images, a path or an address of fsspec; hidden files and files that are no images by their suffix are
-            left alone.
+            left alone. Links to folders are not followed.
         out: folder of the results, a path or an address; it may lie in `folder`, but not be it.
         weights: a model, the name of shipped weights, or the path of a `.keras` or `.onnx` file.
         force: if True, results that exist are made again.
@@ -52,17 +54,17 @@ def enhance_folder(
         dials: as `inference.enhance` takes them, for all images.
 
     Returns:
-        A `Report` of three lists: `made`, `existing` and `bad`, of pairs of image and reason.
+        A `Report` of four lists: `made` and `existing`, of results, `bad` and `skipped`, of pairs of path and reason.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.
-        ValueError: if `folder` holds no image, results would overwrite inputs, the quality is not from 1 to 100, an address
-            is wrong, or the file of the weights holds something else.
-        OSError: if a store elsewhere cannot be listed.
+        ValueError: if `folder` holds no image, results would overwrite inputs or each other, `out` is a file, the quality is
+            not from 1 to 100, an address is wrong, or the file of the weights holds something else.
+        OSError: if another run is writing to `out`, it cannot be written to, or a folder or store cannot be listed.
 
-    >>> made, existing, bad = enhance_folder("pairs/low", "bright")
-    >>> len(made), len(existing), len(bad)
-    (5, 0, 0)
+    >>> report = enhance_folder("pairs/low", "bright")
+    >>> len(report.made), report.existing, report.bad, report.skipped
+    (5, [], [], [])
     """
     from retinex_keras.inference import enhance, find_model  # here, since the client of a server needs no TensorFlow
 
@@ -76,18 +78,22 @@ def enhance_folder(
 def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
     """Runs a plan, with a bar of progress.
 
-    The executor yields each image as it ends: with None, or with the reason why it is bad. An error of it ends the work.
+    The executor yields each image as it ends: with None, or with the reason why it is bad. An error of it ends the work; so
+    does another run on the same folder of results, before it begins (OSError).
     """
     from tqdm import tqdm  # here, since it takes a tenth of a second
 
     made, bad = [], []
-    with contextlib.closing(executor(plan)) as ended:
-        for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
-            if reason is None:
-                made.append(plan.sink.full_name(plan.targets[image]))
-            else:
-                bad.append((plan.source.full_name(image), reason))
-    return Report(made, plan.existing, sorted(bad))
+    results = [*plan.targets.values(), *map(str, plan.existing)]
+    with plan.sink.reserved(results) if plan.alone and plan.targets else contextlib.nullcontext():
+        plan = plan if plan.sink.filesystem else plan.without_results()  # of a run that has just ended
+        with contextlib.closing(executor(plan)) as ended:
+            for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
+                if reason is None:
+                    made.append(plan.sink.full_name(plan.targets[image]))
+                else:
+                    bad.append((plan.source.full_name(image), reason))
+    return Report(made, plan.existing, sorted(bad), plan.skipped)
 
 
 def enhance_files(plan: Plan, brighten: Callable, quality: int, max_pixels: int) -> Outcomes:

@@ -24,6 +24,13 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow knows these files, but reads none of them
+# Photos that need more than Pillow: HEIF and its kin, JPEG XL, films and scenes of high range, raw files of cameras.
+OTHER_PHOTOS = (
+    ".heic .heics .heif .heifs .hif .avif .avifs .jxl .jxr .jp2 .exr .hdr .psb .xcf .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf "
+    ".fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
+)
+UNREAD = "Its format cannot be read here; save the photo as a JPEG, PNG or TIFF."
 _opening = threading.Lock()
 
 
@@ -233,18 +240,62 @@ def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
 
     It raises FileNotFoundError if there is no such folder, ValueError if it holds no image.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
-    paths = sorted(folder.rglob("*") if nested else folder.iterdir())
-    images = [path for path in paths if is_image_name(path.relative_to(folder)) and path.is_file()]
-    if not images:
+    names, _ = scan_folder(folder, nested)
+    if not names:
         raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
-    return images
+    return [Path(folder, name) for name in names]
+
+
+def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[tuple[str, str]]]:
+    """The names of the images of a folder, as `list_images` has them, and those of what it leaves out, with the reasons.
+
+    They are photos in a format that cannot be read here, subfolders that cannot be listed, links to folders, which are not
+    followed, and names of images behind which there is no file, as broken links. All names are relative to the folder.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        OSError: if it cannot be listed.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"There is no folder {folder}; check the path.")
+    images, skipped, waiting = [], [], [""]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(os.path.join(folder, parent)) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            reason = f"cannot be listed ({error.strerror}); check its permissions."
+            if not parent:
+                raise OSError(f"The folder {folder} {reason}") from error
+            skipped.append((parent, f"The folder {reason}"))
+            continue
+        for entry in shown:
+            name = f"{parent}/{entry.name}" if parent else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.extend([name] if nested else [])
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                skipped.append((name, "A link to a folder is not followed; name that folder itself."))
+            elif is_unread_photo(name):
+                skipped.append((name, UNREAD))
+            elif is_image_name(name):
+                if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
+                    images.append(name)
+                else:
+                    skipped.append((name, "There is no file behind this name; check where it leads."))
+    return sorted(images), sorted(skipped)
 
 
 def is_image_name(path: PathLike) -> bool:
     """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads."""
-    path, formats = PurePath(path), Image.registered_extensions()
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and formats.get(path.suffix.lower()) in Image.OPEN
+    form = Image.registered_extensions().get(PurePath(path).suffix.lower())
+    return not _is_hidden(path) and form not in STUBS and (form in Image.OPEN or form == "MPO")  # which is opened as JPEG
+
+
+def is_unread_photo(path: PathLike) -> bool:
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a photo that cannot be read here."""
+    return not _is_hidden(path) and PurePath(path).suffix.lower() in OTHER_PHOTOS.split() and not is_image_name(path)
+
+
+def _is_hidden(path):
+    return any(part.startswith(".") for part in PurePath(path).parts)

@@ -176,7 +176,7 @@ def train_retinexnet(
     note = dataclasses.asdict(settings) | {"images": len(scenes), "fingerprint": fingerprint(scenes)}
     agree(note | {"every": every})
     if chief:
-        prepare_folder(out, note, [phase.name for phase in recipe.phases])
+        prepare_folder(out, note)
 
     shown = sorted({*range(every, epochs, every), epochs})
     some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)

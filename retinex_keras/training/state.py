@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import os
-import re
 import time
 import zlib
 
@@ -14,7 +13,7 @@ import keras
 import numpy as np
 
 from retinex_keras.evaluation.plots import history, sheet
-from retinex_keras.imaging.atomic import atomic_path
+from retinex_keras.imaging.atomic import atomic_path, remove_leftovers
 
 FINAL = "retinexnet.keras"  # the trained model
 
@@ -49,7 +48,7 @@ def check_same_run(out, settings):
     try:
         before = json.loads(note.read_text())["settings"]
         changed = [f"{key} was {before.get(key)} and is {value}" for key, value in settings.items() if before.get(key) != value]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise ValueError(f"{note} is not the note of a run; choose another folder for the run.") from None
     if changed:
         raise ValueError(
@@ -57,13 +56,14 @@ def check_same_run(out, settings):
         )
 
 
-def prepare_folder(out, settings, phases):
-    """Makes the folder of a run, or checks the settings of the run in it and clears what a kill left half written.
+def prepare_folder(out, settings):
+    """Makes the folder of a run, or checks the settings of the run in it and clears what a kill left.
 
     Raises:
-        ValueError: if it cannot be written to, or holds another run.
+        ValueError: if it cannot be made, or holds another run.
+        OSError: if it cannot be written to.
 
-    >>> prepare_folder(Path("run"), {"seed": 0}, ["decom", "enhance"])
+    >>> prepare_folder(Path("run"), {"seed": 0})
     >>> sorted(path.name for path in Path("run").iterdir())
     ['run.json', 'samples']
     """
@@ -71,17 +71,14 @@ def prepare_folder(out, settings, phases):
     versions = {name: importlib.import_module(name).__version__ for name in (backend, "keras", "numpy", "retinex_keras")}
     try:
         (out / "samples").mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            with atomic_path(note) as temporary:
-                temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     except OSError as error:
         raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
+    if not note.exists():
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     check_same_run(out, settings)
-    names = "|".join(map(re.escape, phases))
-    ours = rf"\.\d+-(run\.json|{re.escape(FINAL)}|({names})(\.csv|-\d+\.(weights\.h5|png)))"
-    for leftover in (*out.glob(".*"), *(out / "samples").glob(".*")):
-        if re.fullmatch(ours, leftover.name):
-            leftover.unlink()
+    for folder in (out, out / "samples"):
+        remove_leftovers(folder)
 
 
 class RunState(keras.callbacks.Callback):
@@ -115,9 +112,11 @@ class RunState(keras.callbacks.Callback):
                 self.epoch = int(states[-1].name.split(".")[0].split("-")[1])
                 with open(out / f"{name}.csv", newline="") as file:
                     self.rows = list(csv.DictReader(file))[: self.epoch]  # one more if it was killed between the two files
+                if len(self.rows) < self.epoch:
+                    raise ValueError(f"{len(self.rows)} of {self.epoch} epochs are in the log")
                 self.seconds = float(self.rows[-1]["seconds"])
-            except (ValueError, KeyError, IndexError, OSError) as error:
-                reason = str(error).splitlines()[0]
+            except Exception as error:  # h5py and csv have errors of their own
+                reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise ValueError(
                     f"{states[-1]} and {name}.csv are not the state of this run ({reason}); choose another folder."
                 ) from error

@@ -67,6 +67,14 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
     return (_Grpc if scheme == "grpc" else _Rest)(url.rstrip("/"), version, timeout)
 
 
+def _seconds_left():
+    """Of the time for this thread's request; TimeoutError if it is over."""
+    seconds = _end.get() - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
 class _Answer(http.client.HTTPResponse):
     """An answer that has to be there in time as a whole. Sockets give each part of it the time anew."""
 
@@ -74,10 +82,6 @@ class _Answer(http.client.HTTPResponse):
         super().__init__(sock, *rest, **options)
         read = self.fp.raw.readinto
         self.fp.raw.readinto = lambda buffer: sock.settimeout(_seconds_left()) or read(buffer)
-
-
-def _seconds_left():
-    return max(_end.get() - time.monotonic(), 1e-3)  # 0 would mean something else to a socket
 
 
 @functools.cache
@@ -135,10 +139,9 @@ class _Rest:
         _end.set(time.monotonic() + self.timeout)
         try:
             status, body = self._answer(method, url, most, options)
-        except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            raise _error(self.url, "DEADLINE_EXCEEDED") from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _error(self.url, "UNAVAILABLE", type(error).__name__) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+            code = "DEADLINE_EXCEEDED" if time.monotonic() >= _end.get() else "UNAVAILABLE"
+            raise _error(self.url, code, type(error).__name__) from None
         if len(body) > most:
             raise _error(self.url, "RESOURCE_EXHAUSTED", f"its answer has more than {most} bytes")
         if 300 <= status < 400:
@@ -201,10 +204,16 @@ class _Grpc:
         if self.version:
             request.model_spec.version.value = self.version
         method = self._channel(most).unary_unary(f"/tensorflow.serving.{method}", type(request).SerializeToString)
-        try:
-            body = method(request, timeout=self.timeout)
-        except self.grpc.RpcError as error:
-            raise _error(self.url, error.code().name, error.details() or "") from None
+        _end.set(time.monotonic() + self.timeout)
+        for pause in (*PAUSES, LONGEST):
+            try:
+                body = method(request, timeout=_end.get() - time.monotonic())
+                break
+            except self.grpc.RpcError as error:
+                code, message = error.code().name, error.details() or ""
+                if code != "UNAVAILABLE" or pause > _end.get() - time.monotonic():
+                    raise _error(self.url, code, message) from None
+            time.sleep(pause)
         with _understood(self.url):
             return response.FromString(body)
 
@@ -212,20 +221,12 @@ class _Grpc:
         """A channel that takes answers of so many bytes, or up to twice as many: each channel has a connection of its own."""
         most = min(2 ** most.bit_length(), LARGEST)
         if most not in self.channels:
-            policy = {
-                "maxAttempts": len(PAUSES) + 1,
-                "initialBackoff": f"{PAUSES[0]}s",
-                "maxBackoff": f"{PAUSES[-1]}s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+            options = {
+                "grpc.enable_retries": 0,  # gRPC's own never end where a server says goodbye again and again, and fill the memory
+                "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
+                "grpc.max_receive_message_length": most,
             }
-            options = [
-                ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})),
-                ("grpc.per_rpc_retry_buffer_size", 2**30),  # larger requests would not be sent again
-                ("grpc.max_send_message_length", -1),  # no limit, where gRPC has 4 MB
-                ("grpc.max_receive_message_length", most),
-            ]
-            self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), options)
+            self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), [*options.items()])
         return self.channels[most]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import requests
 import urllib3
 
+from retinex_keras.dials import Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike
@@ -31,7 +32,7 @@ LONGEST = 10**6  # seconds that a request may take: sockets count no further tha
 SHORT = 2**20  # bytes that an answer without a picture may have
 LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
 PNG = b"\x89PNG\r\n\x1a\n"
-STRING = 7  # TensorFlow's DT_STRING
+FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 
 
@@ -44,8 +45,8 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
         timeout: seconds that a request may take in all, at most a million.
 
     Returns:
-        An object with two methods. `enhance(contents, most)` takes the bytes of an image file and returns those of a PNG; an
-        answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
+        An object with two methods. `enhance(contents, most, dials)` takes the bytes of an image file and returns those of a
+        PNG; an answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
         their states. They raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
         server, model or version, OSError if the server fails.
 
@@ -122,9 +123,12 @@ class _Rest:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(pool_maxsize=64))
 
-    def enhance(self, contents, most=LARGEST):
-        instances = [{"b64": base64.b64encode(contents).decode()}]
-        answer = self._ask("POST", f"{self.model}:predict", most, json={"instances": instances})
+    def enhance(self, contents, most=LARGEST, dials=Dials()):
+        image = {"b64": base64.b64encode(contents).decode()}
+        request = {"instances": [image]}
+        if dials != Dials():
+            request = {"signature_name": "steered", "instances": [{"image_bytes": image} | _sent(dials)]}
+        answer = self._ask("POST", f"{self.model}:predict", most, json=request)
         with _understood(self.url):
             (prediction,) = answer["predictions"]
             return base64.b64decode(prediction["b64"], validate=True)
@@ -179,12 +183,18 @@ class _Grpc:
         self.grpc, self.messages, self.statuses = _serving_modules()
         self.channels = {}
 
-    def enhance(self, contents, most=LARGEST):
+    def enhance(self, contents, most=LARGEST, dials=Dials()):
         request = self.messages.PredictRequest()
         image = request.inputs["image_bytes"]
         image.dtype = STRING
         image.tensor_shape.dim.add(size=1)
         image.string_val.append(contents)
+        if dials != Dials():
+            request.model_spec.signature_name = "steered"
+            for name, value in _sent(dials).items():
+                request.inputs[name].dtype = FLOAT
+                request.inputs[name].tensor_shape.dim.add(size=1)
+                request.inputs[name].float_val.append(value)
         answer = self._ask("PredictionService/Predict", request, self.messages.PredictResponse, most)
         with _understood(self.url):
             tensor = answer.outputs["enhanced_bytes"]
@@ -228,6 +238,11 @@ class _Grpc:
             }
             self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), [*options.items()])
         return self.channels[most]
+
+
+def _sent(dials):
+    """The dials as the signature `steered` takes them."""
+    return {name: float(value or 0.0) for name, value in dials._asdict().items()}
 
 
 @contextlib.contextmanager
@@ -286,7 +301,9 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95) -> None:
+def request_image(
+    server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95, **dials: float | None
+) -> None:
     """Lets a server brighten the image in a file, and writes the result as `retinex enhance` does.
 
     Args:
@@ -294,23 +311,31 @@ def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quali
         image: its path.
         out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
         quality: of JPEG and WebP, 1 to 100.
+        dials: as `inference.enhance` takes them.
 
     Raises:
         FileNotFoundError: if there is no such file, or no folder for the result.
-        ValueError: if the image, the result's path or the quality is wrong, or the server refuses the image.
+        ValueError: if the image, the result's path, the quality or a dial is wrong, or the server refuses the image.
         ConnectionError, TimeoutError, OSError: if the server cannot be reached, takes too long, or fails.
 
     >>> request_image(connect("http://localhost:8501"), "dark.png", "dark.png")
     Traceback (most recent call last):
     ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
     """
+    dials = Dials(**dials).check()
     check_is_not_input(out, image)
     check_writable(out, quality)
-    write_image(out, *_enhanced(server, image), quality)
+    write_image(out, *_enhanced(server, image, dials), quality)
 
 
 def request_folder(
-    server: "_Rest | _Grpc", folder: PathLike, out: PathLike, force: bool = False, quality: int = 95, at_once: int = 4
+    server: "_Rest | _Grpc",
+    folder: PathLike,
+    out: PathLike,
+    force: bool = False,
+    quality: int = 95,
+    at_once: int = 4,
+    **dials: float | None,
 ) -> Report:
     """Lets a server brighten a folder of this machine, with the arguments, results and rules of `folders.run.enhance_folder`.
 
@@ -331,15 +356,16 @@ def request_folder(
     check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once))
+    dials = Dials(**dials).check()
+    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once, dials))
 
 
-def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int) -> Outcomes:
+def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int, dials: Dials) -> Outcomes:
     """The executor of `run_plan` by requests."""
 
     def ask(image):
         try:
-            plan.sink.write(plan.targets[image], *_enhanced(server, image), quality)
+            plan.sink.write(plan.targets[image], *_enhanced(server, image, dials), quality)
         except ConnectionError:
             raise
         except (ValueError, OSError) as error:
@@ -352,13 +378,13 @@ def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: i
         pool.shutdown(cancel_futures=True)
 
 
-def _enhanced(server, path):
+def _enhanced(server, path, dials):
     """What a server makes of the image in a file, and the extras of the file."""
     photo, extras = read_photo(path)
     (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
     del photo
     try:  # twice its bytes are more than its PNG can have, in base64 too
-        answer = server.enhance(Path(path).read_bytes(), 2 * size + SHORT)
+        answer = server.enhance(Path(path).read_bytes(), 2 * size + SHORT, dials)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     try:

@@ -1,11 +1,14 @@
 """Trained weights, and the enhancement of images of any size."""
 
+import contextlib
 import functools
 import importlib.machinery
+import io
 import json
+import math
 import os
+import threading
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,9 @@ from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.recipes import DEFAULT_WEIGHTS, shipped_recipes
+
+MARGIN = 2**20  # bytes and weights that a file may announce beyond its size
+_loading = threading.RLock()
 
 
 def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None, engine: str | None = None):
@@ -59,22 +65,72 @@ def _load_keras(path):
 
     shipped_recipes()  # registers their classes
     try:
-        with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))
-        if not isinstance(config, dict):
-            raise ValueError("its config.json is no object")
+        config, shapes = _contents(path)
         _import_model(keras, config)
-        model = keras.saving.load_model(path, compile=False)
+        with _no_larger_than(shapes, keras):
+            model = keras.saving.load_model(path, compile=False)
     except ImportError as error:
         raise ValueError(f"{path} needs the module that defines its model ({error}): put it on Python's path.") from error
-    except (ValueError, OSError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except Exception as error:  # a file can hold anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise ValueError(f"{path} could not be loaded as a Keras model ({reason}); is the file complete?") from error
     if not hasattr(model, "tile_margin"):
         raise ValueError(
             f"{path} holds the model {type(model).__name__}, which makes no picture; pass a file that `retinex train` made."
         )
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight).astype("float32")).all():
+            raise ValueError(f"{path} holds weights that are NaN or infinite, in {weight.path}; train them again.")
     return model
+
+
+def _contents(path):
+    """The configuration in a Keras file, and the shapes of its weights; ValueError if it announces far more than it can hold."""
+    import h5py  # which Keras brings
+
+    most = 10 * path.stat().st_size + MARGIN  # Keras compresses nothing; other programs may
+    with zipfile.ZipFile(path) as file:
+        if sum(entry.file_size for entry in file.infolist()) > most:
+            raise ValueError("its parts are far larger than the file")
+        config = json.loads(file.read("config.json"))
+        weights = io.BytesIO(file.read("model.weights.h5"))
+    if not isinstance(config, dict):
+        raise ValueError("its config.json is no object")
+    found = []
+    with h5py.File(weights) as file:
+        file.visititems(lambda name, item: found.append((item.shape, item.dtype)) if isinstance(item, h5py.Dataset) else None)
+    if sum(math.prod(shape) * dtype.itemsize for shape, dtype in found) > most:
+        raise ValueError("its weights are far larger than the file")
+    return config, [shape for shape, _ in found]
+
+
+@contextlib.contextmanager
+def _no_larger_than(shapes, keras):
+    """Lets Keras make about as many layers and weights as a file has, so that a configuration cannot fill the memory."""
+    layer, thread = keras.layers.Layer, threading.get_ident()
+    left = {"layers": len(shapes) + 1000, "weights": sum(map(math.prod, shapes)) + MARGIN}
+
+    def take(kind, count):
+        if threading.get_ident() == thread:
+            left[kind] -= count
+            if left[kind] < 0:
+                raise ValueError(f"its config.json announces more {kind} than the file holds")
+
+    def make_layer(self, *args, **options):
+        take("layers", 1)
+        make(self, *args, **options)
+
+    def add_weight(self, *args, shape=None, **options):
+        take("weights", math.prod((shape,) if isinstance(shape, int) else shape or ()))
+        return add(self, *args, shape=shape, **options)
+
+    with _loading:
+        make, add = layer.__init__, layer.add_weight
+        layer.__init__, layer.add_weight = make_layer, add_weight
+        try:
+            yield
+        finally:
+            layer.__init__, layer.add_weight = make, add
 
 
 def _import_model(keras, config):

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from retinex_keras.dials import STEERED, steer
 
 VERSION = 1  # of what the file's metadata say
@@ -53,6 +55,7 @@ class OnnxModel:
             )
         for name in ABOUT:
             setattr(self, name, about[name])
+        self._check_outputs()
 
     def _understands(self, about):
         if not isinstance(about, dict) or about.get("version") != VERSION or not isinstance(about.get("takes_context"), bool):
@@ -61,9 +64,21 @@ class OnnxModel:
         numbers = [multiple, margin, *sides] if isinstance(sides, list) and len(sides) == 2 else [None]
         if not all(isinstance(number, int) and 0 <= number < 2**16 for number in numbers) or 0 in (multiple, *sides):
             return False
+        if multiple > 256:  # images are padded to it
+            return False
         inputs = ["image", "context"] if about["takes_context"] else ["image"]
         fits = not any(number % multiple for number in numbers)
         return fits and "enhanced" in self.outputs and [value.name for value in self.session.get_inputs()] == inputs
+
+    def _check_outputs(self):
+        """Computes a small picture, 64 pixels a side or a little more: a weight that is NaN shows in some of its outputs."""
+        side = -(-64 // self.size_multiple) * self.size_multiple
+        image, context = (np.linspace(0, 1, 3 * n * n, dtype="float32").reshape(1, n, n, 3) for n in (side, 128))
+        for name, values in self._run(self.outputs, image, context).items():
+            if getattr(values, "dtype", None) != np.float32 or values.shape[:-1] != (1, side, side):
+                raise ValueError(f"{self.path} makes no picture of the size of its input, but another {name}; export it again.")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{self.path} holds weights that are NaN or infinite: its {name} is; train them again.")
 
     @property
     def decomposes(self):

@@ -13,7 +13,7 @@ from retinex_keras.imaging.pixels import context_indices
 from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import decompose, enhance
 from retinex_keras.serving.decode import decode
-from retinex_keras.serving.export import export_onnx, export_savedmodel
+from retinex_keras.serving.export import export_onnx, export_savedmodel, version_path
 
 SIZES = [(1, 1), (13, 17), (24, 16), (1100, 9), (9, 2400)]  # the last two have several tiles
 
@@ -194,10 +194,24 @@ def test_a_version_that_exists_is_refused_and_settings_are_kept(exports):
     folder, models = exports
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert {path.name for path in folder.iterdir()} == {"1", "2", "models.config", "batching.config", "docker-compose.yml"}
-    for version, message in ((1, "Version 1 .* exists"), (0, "servers expect 1 or more")):
+    for version, message in ((1, "Version 1 .* exists"), (0, "servers expect 1 to"), (2**63 - 1, "servers expect 1 to")):
         with pytest.raises(ValueError, match=message):
             export_savedmodel(models[1], folder, version)
+    for pixels in (0, -1):
+        with pytest.raises(ValueError, match=f"1 pixel or more. Received max_pixels={pixels}"):
+            export_savedmodel(models[1], folder, max_pixels=pixels)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_names_of_versions_are_read_as_the_server_reads_them(tmp_path):
+    for name in ("0003", "\u0667", "\u00b2", "-8", "9x", str(2**63)):  # a seven and a two in other scripts
+        (tmp_path / name).mkdir()
+    assert [version_path(tmp_path, version).name for version in (None, 7)] == ["4", "7"]
+    with pytest.raises(ValueError, match="Version 3 .* exists"):
+        version_path(tmp_path, 3)
+    (tmp_path / str(2**63 - 2)).mkdir()
+    with pytest.raises(ValueError, match="Version 9223372036854775807 .* servers expect 1 to 9223372036854775806"):
+        version_path(tmp_path)
 
 
 def test_only_ops_that_every_server_has(signatures):

@@ -2,16 +2,24 @@
 
 import base64
 import concurrent.futures
+import contextlib
+import contextvars
+import functools
+import http.client
+import http.cookiejar
 import importlib.util
 import json
 import re
+import struct
 import sys
+import time
 import types
 from pathlib import Path
 
 import requests
-from urllib3.util import Retry
+import urllib3
 
+from retinex_keras.dials import Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike
@@ -19,7 +27,13 @@ from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, write_image
 
 NAME = "retinex"  # of the model on the server
-RETRIES = 4  # of what can pass: a server that starts, or is busy
+PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds before what can pass is asked again: a server that starts, or is busy
+LONGEST = 10**6  # seconds that a request may take: sockets count no further than 24 days
+SHORT = 2**20  # bytes that an answer without a picture may have
+LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
+PNG = b"\x89PNG\r\n\x1a\n"
+FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
+_end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 
 
 def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
@@ -28,15 +42,16 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
     Args:
         url: "http://host:8501" for REST, or "grpc://host:8500", which needs the extra `serving`.
         version: of the model; by default the server's latest.
-        timeout: seconds that a request may take.
+        timeout: seconds that a request may take in all, at most a million.
 
     Returns:
-        An object with two methods. `enhance(contents)` takes the bytes of an image file and returns those of a PNG;
-        `status()` returns a dict of the model's versions and their states. They raise ValueError if the server refuses the
-        image, TimeoutError, ConnectionError if there is no such server, model or version, OSError if the server fails.
+        An object with two methods. `enhance(contents, most, dials)` takes the bytes of an image file and returns those of a
+        PNG; an answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
+        their states. They raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
+        server, model or version, OSError if the server fails.
 
     Raises:
-        ValueError: if the URL is not of this form.
+        ValueError: if the URL is not of this form, or the version or the time is out of range.
         ModuleNotFoundError: if gRPC is asked for and the extra is missing.
 
     >>> connect("localhost:8501")
@@ -46,93 +61,205 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
     scheme, _, address = url.rstrip("/").partition("://")
     if not address or scheme not in ("http", "https", "grpc"):
         raise ValueError(f"Expected http://host:port or grpc://host:port. Received {url!r}: name the server so.")
+    if version is not None and not 0 < version < 2**63:
+        raise ValueError(f"Versions are numbers from 1 on. Received {version}: `retinex request {url}` lists what there is.")
+    if not 0 < timeout <= LONGEST:
+        raise ValueError(f"A request takes more than 0 and at most {LONGEST} seconds. Received {timeout}: name another time.")
     return (_Grpc if scheme == "grpc" else _Rest)(url.rstrip("/"), version, timeout)
+
+
+def _seconds_left():
+    """Of the time for this thread's request; TimeoutError if it is over."""
+    seconds = _end.get() - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that has to be there in time as a whole. Sockets give each part of it the time anew."""
+
+    def __init__(self, sock, *rest, **options):
+        super().__init__(sock, *rest, **options)
+        read = self.fp.raw.readinto
+        self.fp.raw.readinto = lambda buffer: sock.settimeout(_seconds_left()) or read(buffer)
+
+
+@functools.cache
+def _in_time(connection):
+    """A class of urllib3's connections that keeps to the time for the whole request."""
+
+    class InTime(connection):
+        response_class = _Answer
+
+        def send(self, data):
+            if self.sock is None:
+                self.connect()
+            self.sock.settimeout(_seconds_left())
+            super().send(data)
+
+    return InTime
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def get_connection_with_tls_context(self, *args, **options):
+        pool = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _in_time(type(pool).ConnectionCls)
+        return pool
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp):  # even where it follows none, requests reads the whole body of a redirect
+        return None
 
 
 class _Rest:
     def __init__(self, url, version, timeout):
         self.url, self.timeout = url, timeout
         self.model = f"{url}/v1/models/{NAME}" + (f"/versions/{version}" if version else "")
-        passing = Retry(
-            RETRIES,
-            read=False,  # a request that timed out is still being computed
-            status_forcelist=(429, 502, 503),
-            allowed_methods=None,  # POST too: asking twice changes nothing
-            backoff_factor=0.2,
-            raise_on_status=False,
-        )
-        self.session = requests.Session()
+        self.session = _Session()
+        self.session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        self.session.headers["Accept-Encoding"] = "identity"  # what is small stays small
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=passing, pool_maxsize=64))
+            self.session.mount(scheme, _Adapter(pool_maxsize=64))
 
-    def enhance(self, contents):
-        instances = [{"b64": base64.b64encode(contents).decode()}]
-        predictions = self._ask("POST", f"{self.model}:predict", "predictions", json={"instances": instances})
-        return base64.b64decode(predictions[0]["b64"])
+    def enhance(self, contents, most=LARGEST, dials=Dials()):
+        image = {"b64": base64.b64encode(contents).decode()}
+        request = {"instances": [image]}
+        if dials != Dials():
+            request = {"signature_name": "steered", "instances": [{"image_bytes": image} | _sent(dials)]}
+        answer = self._ask("POST", f"{self.model}:predict", most, json=request)
+        with _understood(self.url):
+            (prediction,) = answer["predictions"]
+            return base64.b64decode(prediction["b64"], validate=True)
 
     def status(self):
-        answer = self._ask("GET", self.model, "model_version_status")
-        return dict(sorted((int(entry["version"]), entry["state"]) for entry in answer))
+        answer = self._ask("GET", self.model)
+        with _understood(self.url):
+            return _states((int(entry["version"]), entry["state"]) for entry in answer["model_version_status"])
 
-    def _ask(self, method, url, key, **options):
+    def _ask(self, method, url, most=SHORT, **options):
+        """The content of a good answer, from JSON."""
+        _end.set(time.monotonic() + self.timeout)
         try:
-            answer = self.session.request(method, url, timeout=(10, self.timeout), **options)
-        except requests.Timeout:
-            raise _error(self.url, "DEADLINE_EXCEEDED") from None
-        except requests.RequestException as error:
-            raise _error(self.url, "UNAVAILABLE", type(error).__name__) from None
+            status, body = self._answer(method, url, most, options)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError) as error:
+            code = "DEADLINE_EXCEEDED" if time.monotonic() >= _end.get() else "UNAVAILABLE"
+            raise _error(self.url, code, type(error).__name__) from None
+        if len(body) > most:
+            raise _error(self.url, "RESOURCE_EXHAUSTED", f"its answer has more than {most} bytes")
+        if 300 <= status < 400:
+            raise ConnectionError(f"{self.url} redirects to another address; name the server itself.")
+        with _understood(self.url, status):
+            if sum(map(body.count, b"[{,")) > 10**5:  # JSON of a picture has six, and each may take a hundred bytes of memory
+                raise ValueError
+            answer = json.loads(body)
+            if status < 300:
+                return answer
+            message = str(answer["error"])
         codes = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-        try:
-            content = answer.json()[key if answer.ok else "error"]
-        except (ValueError, KeyError, TypeError):
-            raise _error(self.url, "NOT_FOUND", f"its answer, {answer.status_code}, is none of TensorFlow Serving") from None
-        if answer.ok:
-            return content
-        raise _error(self.url, codes.get(answer.status_code, f"status {answer.status_code}"), content)
+        raise _error(self.url, codes.get(status, f"status {status}"), message)
+
+    def _answer(self, method, url, most, options):
+        """The status and the body of an answer, which is cut soon after `most` bytes; what can pass is asked again."""
+        for pause in (*PAUSES, LONGEST):
+            timeout = min(10, _seconds_left()), _seconds_left()
+            try:
+                with self.session.request(method, url, timeout=timeout, stream=True, **options) as answer:
+                    status, body = answer.status_code, bytearray()
+                    while len(body) <= most and (part := answer.raw.read(2**20, decode_content=False)):
+                        body += part
+                if status not in (429, 502, 503) or pause > _seconds_left():
+                    return status, body
+            except requests.ConnectionError:
+                if pause > _seconds_left():
+                    raise
+            time.sleep(pause)
 
 
 class _Grpc:
     def __init__(self, url, version, timeout):
         self.url, self.version, self.timeout = url, version, timeout
-        self.grpc, self.messages, self.statuses, predictions, models = _serving_modules()
-        policy = {
-            "maxAttempts": RETRIES + 1,
-            "initialBackoff": "0.2s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-        options = [
-            ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})),
-            ("grpc.per_rpc_retry_buffer_size", 2**30),  # larger requests would not be sent again
-            ("grpc.max_send_message_length", -1),  # no limit, where gRPC has 4 MB
-            ("grpc.max_receive_message_length", -1),
-        ]
-        channel = self.grpc.insecure_channel(url.removeprefix("grpc://"), options)
-        self.predictions = predictions.PredictionServiceStub(channel)
-        self.models = models.ModelServiceStub(channel)
+        self.grpc, self.messages, self.statuses = _serving_modules()
+        self.channels = {}
 
-    def enhance(self, contents):
+    def enhance(self, contents, most=LARGEST, dials=Dials()):
         request = self.messages.PredictRequest()
         image = request.inputs["image_bytes"]
-        image.dtype = 7  # DT_STRING
+        image.dtype = STRING
         image.tensor_shape.dim.add(size=1)
         image.string_val.append(contents)
-        return self._ask(self.predictions.Predict, request).outputs["enhanced_bytes"].string_val[0]
+        if dials != Dials():
+            request.model_spec.signature_name = "steered"
+            for name, value in _sent(dials).items():
+                request.inputs[name].dtype = FLOAT
+                request.inputs[name].tensor_shape.dim.add(size=1)
+                request.inputs[name].float_val.append(value)
+        answer = self._ask("PredictionService/Predict", request, self.messages.PredictResponse, most)
+        with _understood(self.url):
+            tensor = answer.outputs["enhanced_bytes"]
+            if tensor.dtype != STRING:
+                raise TypeError
+            (picture,) = tensor.string_val
+            return picture
 
     def status(self):
-        answer = self._ask(self.models.GetModelStatus, self.statuses.GetModelStatusRequest())
-        states = self.statuses.ModelVersionStatus.State
-        return dict(sorted((entry.version, states.Name(entry.state)) for entry in answer.model_version_status))
+        request, response = self.statuses.GetModelStatusRequest(), self.statuses.GetModelStatusResponse
+        answer, names = self._ask("ModelService/GetModelStatus", request, response), self.statuses.ModelVersionStatus.State
+        with _understood(self.url):
+            return _states((entry.version, names.Name(entry.state)) for entry in answer.model_version_status)
 
-    def _ask(self, method, request):
+    def _ask(self, method, request, response, most=SHORT):
         request.model_spec.name = NAME
         if self.version:
             request.model_spec.version.value = self.version
-        try:
-            return method(request, timeout=self.timeout)
-        except self.grpc.RpcError as error:
-            raise _error(self.url, error.code().name, error.details() or "") from None
+        method = self._channel(most).unary_unary(f"/tensorflow.serving.{method}", type(request).SerializeToString)
+        _end.set(time.monotonic() + self.timeout)
+        for pause in (*PAUSES, LONGEST):
+            try:
+                body = method(request, timeout=_end.get() - time.monotonic())
+                break
+            except self.grpc.RpcError as error:
+                code, message = error.code().name, error.details() or ""
+                if code != "UNAVAILABLE" or pause > _end.get() - time.monotonic():
+                    raise _error(self.url, code, message) from None
+            time.sleep(pause)
+        with _understood(self.url):
+            return response.FromString(body)
+
+    def _channel(self, most):
+        """A channel that takes answers of so many bytes, or up to twice as many: each channel has a connection of its own."""
+        most = min(2 ** most.bit_length(), LARGEST)
+        if most not in self.channels:
+            options = {
+                "grpc.enable_retries": 0,  # gRPC's own never end where a server says goodbye again and again, and fill the memory
+                "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
+                "grpc.max_receive_message_length": most,
+            }
+            self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), [*options.items()])
+        return self.channels[most]
+
+
+def _sent(dials):
+    """The dials as the signature `steered` takes them."""
+    return {name: float(value or 0.0) for name, value in dials._asdict().items()}
+
+
+@contextlib.contextmanager
+def _understood(url, status="OK"):
+    """For what takes an answer apart: a server can send anything."""
+    try:
+        yield
+    except Exception:  # of all kinds
+        raise _error(url, "NOT_FOUND", f"its answer, {status}, is none of TensorFlow Serving") from None
+
+
+def _states(entries):
+    """The versions of a model and their states, in order."""
+    states = dict(sorted(entries))
+    if not states or not all(re.fullmatch("[A-Z_]{1,30}", state) for state in states.values()):
+        raise ValueError
+    return states
 
 
 def _serving_modules():
@@ -147,12 +274,7 @@ def _serving_modules():
         sys.modules["tensorflow"].__path__ = package.submodule_search_locations
     try:
         import grpc
-        from tensorflow_serving.apis import (
-            get_model_status_pb2,
-            model_service_pb2_grpc,
-            predict_pb2,
-            prediction_service_pb2_grpc,
-        )
+        from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"gRPC takes the package {error.name}: pip install 'retinex_keras[serving]', or use REST, http://host:8501."
@@ -160,12 +282,14 @@ def _serving_modules():
     finally:
         if package:
             del sys.modules["tensorflow"]
-    return grpc, predict_pb2, get_model_status_pb2, prediction_service_pb2_grpc, model_service_pb2_grpc
+    return grpc, predict_pb2, get_model_status_pb2
 
 
 def _error(url, code, message=""):
     """The exception for a failed request, by gRPC's name of what happened."""
-    message = re.sub(r"\{\{.*?\}\} ?|assertion failed: |[\[\]]", "", (message.splitlines() or [""])[0])  # of the graph's ops
+    line = (message[:2000].splitlines() or [""])[0]
+    line = re.sub(r"\{\{.*?\}\} ?|assertion failed: |[\[\]]", "", line)  # of the graph's ops
+    message = "".join(filter(str.isprintable, line))  # nothing that a terminal obeys
     if code == "INVALID_ARGUMENT":
         return ValueError(f"the server refused it: {message}")
     if code == "DEADLINE_EXCEEDED":
@@ -177,7 +301,9 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95) -> None:
+def request_image(
+    server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95, **dials: float | None
+) -> None:
     """Lets a server brighten the image in a file, and writes the result as `retinex enhance` does.
 
     Args:
@@ -185,23 +311,31 @@ def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quali
         image: its path.
         out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
         quality: of JPEG and WebP, 1 to 100.
+        dials: as `inference.enhance` takes them.
 
     Raises:
         FileNotFoundError: if there is no such file, or no folder for the result.
-        ValueError: if the image, the result's path or the quality is wrong, or the server refuses the image.
+        ValueError: if the image, the result's path, the quality or a dial is wrong, or the server refuses the image.
         ConnectionError, TimeoutError, OSError: if the server cannot be reached, takes too long, or fails.
 
     >>> request_image(connect("http://localhost:8501"), "dark.png", "dark.png")
     Traceback (most recent call last):
     ValueError: dark.png is the input; inputs are never overwritten, so give the result another name.
     """
+    dials = Dials(**dials).check()
     check_is_not_input(out, image)
     check_writable(out, quality)
-    write_image(out, *_enhanced(server, image), quality)
+    write_image(out, *_enhanced(server, image, dials), quality)
 
 
 def request_folder(
-    server: "_Rest | _Grpc", folder: PathLike, out: PathLike, force: bool = False, quality: int = 95, at_once: int = 4
+    server: "_Rest | _Grpc",
+    folder: PathLike,
+    out: PathLike,
+    force: bool = False,
+    quality: int = 95,
+    at_once: int = 4,
+    **dials: float | None,
 ) -> Report:
     """Lets a server brighten a folder of this machine, with the arguments, results and rules of `folders.run.enhance_folder`.
 
@@ -222,15 +356,16 @@ def request_folder(
     check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once))
+    dials = Dials(**dials).check()
+    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once, dials))
 
 
-def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int) -> Outcomes:
+def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int, dials: Dials) -> Outcomes:
     """The executor of `run_plan` by requests."""
 
     def ask(image):
         try:
-            plan.sink.write(plan.targets[image], *_enhanced(server, image), quality)
+            plan.sink.write(plan.targets[image], *_enhanced(server, image, dials), quality)
         except ConnectionError:
             raise
         except (ValueError, OSError) as error:
@@ -243,10 +378,29 @@ def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: i
         pool.shutdown(cancel_futures=True)
 
 
-def _enhanced(server, path):
+def _enhanced(server, path, dials):
     """What a server makes of the image in a file, and the extras of the file."""
-    extras = read_photo(path)[1]
-    try:
-        return read_image(server.enhance(Path(path).read_bytes())), extras
+    photo, extras = read_photo(path)
+    (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
+    del photo
+    try:  # twice its bytes are more than its PNG can have, in base64 too
+        answer = server.enhance(Path(path).read_bytes(), 2 * size + SHORT, dials)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    try:
+        return _picture(answer, width, height, dtype), extras
+    except ValueError as error:
+        raise OSError(f"{path}: the server's answer is not its picture: {error}") from None
+
+
+def _picture(answer, width, height, dtype):
+    """The picture in an answer, which has to be a PNG of the photo's size and depth."""
+    if not answer.startswith(PNG):
+        raise ValueError("It is no PNG.")
+    came = struct.unpack(">II", answer[16:24].ljust(8))
+    if came != (width, height):
+        raise ValueError(f"It has {came[0]}x{came[1]} pixels, the photo has {width}x{height}.")
+    picture = read_image(answer, width * height)
+    if picture.dtype != dtype or picture.shape[:2] != (height, width):
+        raise ValueError(f"It has {8 * picture.itemsize} bits a value, the photo has {8 * dtype.itemsize}.")
+    return picture

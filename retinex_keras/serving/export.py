@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ from retinex_keras.onnx_model import ABOUT, VERSION
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 
+LAST_VERSION = 2**63 - 2  # of 64 bits, with one to follow
 ONNX_TILE = 1536  # pixels a side: ONNX Runtime holds more of a tile in memory than TensorFlow
 
 
@@ -44,38 +46,55 @@ def export_savedmodel(model, out, version=None, max_pixels=SERVED_PIXELS):
     Args:
         model: a `networks.base.LowLightModel`, as `load_pretrained` returns it.
         out: folder of the versions; made if there is none.
-        version: a positive number; by default 1 more than the highest in `out`.
-        max_pixels: a file whose header announces more is refused before it is decoded.
+        version: from 1 to 2 ** 63 - 2; by default 1 more than the highest in `out`.
+        max_pixels: 1 or more; a file whose header announces more is refused before it is decoded.
 
     Returns:
         The path of the version.
 
     Raises:
-        ValueError: if the version exists or is not positive, or if Keras runs on another backend than TensorFlow.
+        ValueError: if the version exists or is out of range, if `max_pixels` is below 1, or if Keras runs on another backend
+            than TensorFlow.
 
-    >>> export_savedmodel(model=None, out="serving", version=0)
+    >>> export_savedmodel(model=None, out="serving", max_pixels=0)
     Traceback (most recent call last):
-    ValueError: Version 0 of serving is none: servers expect 1 or more. Leave the version out for the next one.
+    ValueError: A server takes pictures of 1 pixel or more. Received max_pixels=0: name a larger number.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(f"The server runs TensorFlow. Received Keras on {keras.backend.backend()}: unset KERAS_BACKEND.")
-    out = Path(out)
-    if version is None:
-        version = 1 + max((int(path.name) for path in out.glob("*") if path.name.isdecimal()), default=0)
-    target = out / str(version)
-    if version < 1 or target.exists():
-        what = "exists: a server may be using it" if target.exists() else "is none: servers expect 1 or more"
-        raise ValueError(f"Version {version} of {out} {what}. Leave the version out for the next one.")
+    if max_pixels < 1:
+        raise ValueError(f"A server takes pictures of 1 pixel or more. Received max_pixels={max_pixels}: name a larger number.")
+    target = version_path(out, version)
+    out = target.parent
     out.mkdir(parents=True, exist_ok=True)
     for path in Path(__file__).parent.iterdir():
         if path.suffix in (".yml", ".config") and not (out / path.name).exists():
             shutil.copyfile(path, out / path.name)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:  # no number: the server passes it by
-        temporary = Path(folder) / str(version)
+        temporary = Path(folder) / target.name
         _archive(model, max_pixels).write_out(str(temporary), verbose=False)
         _write_warmup(temporary / "assets.extra")
         os.rename(temporary, target)
     return target
+
+
+def version_path(out, version=None):
+    """The folder of a new version, by default the next one, as `export_savedmodel` says.
+
+    A server reads the names in `out` as numbers of 64 bits: 0001 is version 1, and other names are passed by.
+
+    >>> version_path("serving", 0)
+    Traceback (most recent call last):
+    ValueError: Version 0 of serving is out of range: servers expect 1 to 9223372036854775806. Leave it out for the next one.
+    """
+    versions = [int(path.name) for path in Path(out).glob("*") if re.fullmatch("[0-9]+", path.name)]
+    versions = [number for number in versions if number < 2**63]
+    version = 1 + max(versions, default=0) if version is None else version
+    exists = version in versions
+    if exists or not 0 < version <= LAST_VERSION:
+        what = "exists: a server may be using it" if exists else f"is out of range: servers expect 1 to {LAST_VERSION}"
+        raise ValueError(f"Version {version} of {out} {what}. Leave it out for the next one.")
+    return Path(out) / str(version)
 
 
 def export_onnx(model, path: str | os.PathLike) -> None:

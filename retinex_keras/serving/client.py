@@ -44,9 +44,9 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
         timeout: seconds that a request may take in all, at most a million.
 
     Returns:
-        An object with two methods. `enhance(contents, most)` takes the bytes of an image file and returns those of a PNG; an
+        An object with three methods. `enhance(contents, most)` takes the bytes of an image file and returns those of a PNG; an
         answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
-        their states. They raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
+        their states. `close()` ends the connections. The others raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
         server, model or version, OSError if the server fails.
 
     Raises:
@@ -134,6 +134,9 @@ class _Rest:
         with _understood(self.url):
             return _states((int(entry["version"]), entry["state"]) for entry in answer["model_version_status"])
 
+    def close(self):
+        self.session.close()
+
     def _ask(self, method, url, most=SHORT, **options):
         """The content of a good answer, from JSON."""
         _end.set(time.monotonic() + self.timeout)
@@ -198,6 +201,11 @@ class _Grpc:
         answer, names = self._ask("ModelService/GetModelStatus", request, response), self.statuses.ModelVersionStatus.State
         with _understood(self.url):
             return _states((entry.version, names.Name(entry.state)) for entry in answer.model_version_status)
+
+    def close(self):
+        for channel in self.channels.values():
+            channel.close()
+        self.channels.clear()
 
     def _ask(self, method, request, response, most=SHORT):
         request.model_spec.name = NAME

@@ -230,7 +230,7 @@ class _Grpc:
         most = min(2 ** most.bit_length(), LARGEST)
         if most not in self.channels:
             options = {
-                "grpc.enable_retries": 0,  # gRPC's own never end where a server says goodbye again and again, and fill the memory
+                "grpc.enable_retries": 0,  # gRPC's own can be endless, and fill the memory
                 "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
                 "grpc.max_receive_message_length": most,
             }

@@ -85,7 +85,7 @@ def _load_keras(path):
 
 
 def _contents(path):
-    """The configuration in a Keras file, and the shapes of its weights; ValueError if it announces far more than it can hold."""
+    """The configuration in a Keras file and the shapes of its weights; ValueError if it announces far more than it can hold."""
     import h5py  # which Keras brings
 
     most = 10 * path.stat().st_size + MARGIN  # Keras compresses nothing; other programs may

@@ -46,8 +46,8 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
     Returns:
         An object with three methods. `enhance(contents, most)` takes the bytes of an image file and returns those of a PNG; an
         answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
-        their states. `close()` ends the connections. The others raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
-        server, model or version, OSError if the server fails.
+        their states. `close()` ends the connections. The first two raise ValueError if the server refuses the image,
+        TimeoutError, ConnectionError if there is no such server, model or version, OSError if the server fails.
 
     Raises:
         ValueError: if the URL is not of this form, or the version or the time is out of range.

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -85,13 +86,14 @@ def _load_keras(path):
 
 
 def _contents(path):
-    """The configuration in a Keras file, and the shapes of its weights; ValueError if it announces far more than it can hold."""
+    """The configuration in a Keras file and the shapes of its weights; ValueError if it announces far more than it can hold."""
     import h5py  # which Keras brings
 
     most = 10 * path.stat().st_size + MARGIN  # Keras compresses nothing; other programs may
     with zipfile.ZipFile(path) as file:
-        if sum(entry.file_size for entry in file.infolist()) > most:
-            raise ValueError("its parts are far larger than the file")
+        sizes = [entry.file_size for entry in file.infolist()]
+        if sum(sizes) > most or len(sizes) > 1000:
+            raise ValueError("its parts are too many, or far larger than the file")
         config = json.loads(file.read("config.json"))
         weights = io.BytesIO(file.read("model.weights.h5"))
     if not isinstance(config, dict):
@@ -106,15 +108,19 @@ def _contents(path):
 
 @contextlib.contextmanager
 def _no_larger_than(shapes, keras):
-    """Lets Keras make about as many layers and weights as a file has, so that a configuration cannot fill the memory."""
+    """Lets Keras make about as many layers and weights as a file has, so that a configuration cannot fill the memory.
+
+    What Keras warns of is an error: the weights of a network that cannot be built would stay random.
+    """
     layer, thread = keras.layers.Layer, threading.get_ident()
     left = {"layers": len(shapes) + 1000, "weights": sum(map(math.prod, shapes)) + MARGIN}
+    problem = ValueError("its config.json announces more layers or weights than the file holds")
 
     def take(kind, count):
         if threading.get_ident() == thread:
             left[kind] -= count
             if left[kind] < 0:
-                raise ValueError(f"its config.json announces more {kind} than the file holds")
+                raise problem
 
     def make_layer(self, *args, **options):
         take("layers", 1)
@@ -124,11 +130,16 @@ def _no_larger_than(shapes, keras):
         take("weights", math.prod((shape,) if isinstance(shape, int) else shape or ()))
         return add(self, *args, shape=shape, **options)
 
-    with _loading:
+    with _loading, warnings.catch_warnings():
+        warnings.filterwarnings("error", module=r"keras\.src\.saving")
         make, add = layer.__init__, layer.add_weight
         layer.__init__, layer.add_weight = make_layer, add_weight
         try:
             yield
+        except Warning:
+            if min(left.values()) < 0:
+                raise problem from None
+            raise
         finally:
             layer.__init__, layer.add_weight = make, add
 

@@ -1,11 +1,16 @@
+import base64
 import concurrent.futures
+import contextlib
+import gzip
 import http.server
 import io
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -214,3 +219,196 @@ sys.exit(code or "tensorflow.python" in sys.modules)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
+@contextlib.contextmanager
+def hostile(answer, pause=0.0):
+    """The URL of a server that answers anything with these bytes, one by one if there is a pause, and then hangs up."""
+
+    def serve():
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=speak, args=(connection,), daemon=True).start()
+
+    def speak(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(2**16)
+            for part in [answer] if not pause else (answer[i : i + 1] for i in range(len(answer))):
+                connection.sendall(part)
+                time.sleep(pause)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(2**16):  # closed before it read all, it would break the connection
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def answer(body, status="200 OK", header="X: x"):
+    return f"HTTP/1.1 {status}\r\n{header}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def predictions(contents):
+    return answer(json.dumps({"predictions": [{"b64": base64.b64encode(contents).decode()}]}).encode())
+
+
+def refusal(url, photo, capsys, *options):
+    """The sentence that a request of a photo ends with."""
+    out = photo.parent / "out.png"
+    assert main(["request", url, str(photo), str(out), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("retinex: ")
+    assert error.count("\n") == 1
+    assert error[:-1].isprintable()
+    assert not out.exists()
+    return error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"predictions": []}', b'{"predictions": [{}]}', b'{"predictions": [{"b64": 5}]}', b'{"predictions": [{"b64": "#"}]}']
+    + [b"[" * 10**5, b'{"a": ' * 900 + b"1" + b"}" * 900, b"\xff", b"", b"[1e999]", b"[" + b"[]," * 10**5 + b"[]]"],
+)
+def test_answers_that_are_not_of_tensorflow_serving(photo, capsys, body):
+    with hostile(answer(body)) as url:
+        assert "none of TensorFlow Serving" in refusal(url, photo, capsys)
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"version": "x", "state": "END"}, {"version": 1, "state": "\x1b[31m"}, {"version": 1e999}]
+)
+def test_states_that_are_not_of_tensorflow_serving(capsys, entry):
+    with hostile(answer(json.dumps({"model_version_status": [entry]}).encode())) as url:
+        assert main(["request", url]) == 2
+    assert "none of TensorFlow Serving" in capsys.readouterr().err
+
+
+def test_what_a_server_says_cannot_reach_the_terminal(photo, capsys):
+    for error in ("\x1b[31mred\n" * 9, 5, "{{" * 10**5, "\ud800"):
+        with hostile(answer(json.dumps({"error": error}).encode(), "400 Bad Request")) as url:
+            assert len(refusal(url, photo, capsys)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (saved(np.zeros((14, 17, 3), "uint8"), "PNG"), "It has 17x14 pixels, the photo has 17x13"),
+        (saved(np.zeros((13, 17, 3), "uint8"), "BMP"), "It is no PNG"),
+        (saved(np.zeros((13, 17), "uint16"), "PNG"), "It has 16 bits a value, the photo has 8"),
+        (saved(np.zeros((13, 17, 3), "uint8"), "PNG")[:50], "is not its picture"),
+    ],
+)
+def test_a_picture_that_is_not_the_photos_is_not_written(photo, capsys, contents, message):
+    with hostile(predictions(contents)) as url:
+        assert message in refusal(url, photo, capsys)
+
+
+def test_a_photo_on_its_side_is_compared_upright(tmp_path, random):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(random.integers(0, 60, (13, 17, 3), dtype="uint8")).save(tmp_path / "photo.png", exif=exif)
+    with hostile(predictions(saved(np.zeros((17, 13, 3), "uint8"), "PNG"))) as url:
+        assert main(["request", url, str(tmp_path / "photo.png"), str(tmp_path / "out.png")]) == 0
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_the_time_limit_is_for_the_whole_answer(photo, capsys, head):
+    start = time.monotonic()
+    with hostile(head + b"HTTP/1.1 100 Continue\r\n\r\n" * 9, pause=0.1) as url:
+        assert "no answer in time" in refusal(url, photo, capsys, "--timeout", "0.5")
+    assert time.monotonic() - start < 5
+
+
+def test_the_time_limit_holds_against_a_flood_and_a_promise(photo, capsys):
+    start = time.monotonic()
+    with hostile(b"HTTP/1.1 100 Continue\r\n\r\n" * 10**6) as url:
+        assert "no answer in time" in refusal(url, photo, capsys, "--timeout", "0.5")
+    with hostile(answer(b'{"error": "busy"}', "503 Busy", "Retry-After: 9999")) as url:
+        assert "too busy" in refusal(url, photo, capsys, "--timeout", "0.5")
+    assert time.monotonic() - start < 5
+
+
+def test_a_large_or_packed_answer_and_a_redirect_are_not_followed(photo, capsys):
+    with hostile(answer(bytes(3 * 2**20))) as url:
+        assert "its answer has more than" in refusal(url, photo, capsys)
+    with hostile(answer(gzip.compress(bytes(10**6)), header="Content-Encoding: gzip")) as url:
+        assert "none of TensorFlow Serving" in refusal(url, photo, capsys)
+    with hostile(answer(bytes(3 * 2**20), "302 Found", "Location: http://127.0.0.1:1/")) as url:
+        assert "its answer has more than" in refusal(url, photo, capsys)
+    with hostile(answer(b"", "302 Found", "Location: http://127.0.0.1:1/")) as url:
+        assert "redirects to another address" in refusal(url, photo, capsys)
+
+
+@contextlib.contextmanager
+def hostile_grpc(answer):
+    """The URL of a gRPC server that answers anything with these bytes."""
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("tensorflow_serving")
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+    services = {"PredictionService": "Predict", "ModelService": "GetModelStatus"}.items()
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1), options=[("grpc.max_send_message_length", -1)])
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(f"tensorflow.serving.{name}", {method: handler}) for name, method in services]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_answers_of_grpc_are_not_trusted_either(photo, capsys):
+    messages = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
+
+    def tensor(*strings, dtype=7, name="enhanced_bytes"):
+        message = messages.PredictResponse()
+        message.outputs[name].dtype = dtype
+        message.outputs[name].string_val.extend(strings)
+        return message.SerializeToString()
+
+    picture, other = (saved(np.zeros((height, 17, 3), "uint8"), "PNG") for height in (13, 14))
+    for contents, message in {
+        tensor(): "none of TensorFlow Serving",
+        tensor(picture, picture): "none of TensorFlow Serving",
+        tensor(picture, dtype=1): "none of TensorFlow Serving",
+        tensor(picture, name="other"): "none of TensorFlow Serving",
+        b"": "none of TensorFlow Serving",
+        b"\xff" * 99: "none of TensorFlow Serving",
+        tensor(other): "It has 17x14 pixels, the photo has 17x13",
+        bytes(5 * 2**20): "larger than max",
+    }.items():
+        with hostile_grpc(contents) as url:
+            assert message in refusal(url, photo, capsys)
+
+
+def test_a_grpc_server_that_says_goodbye_again_and_again(photo, capsys):
+    pytest.importorskip("tensorflow_serving")
+    settings, goodbye = b"\0\0\0\4\0\0\0\0\0", b"\0\0\x08\7\0\0\0\0\0" + bytes(8)
+    with hostile(settings + goodbye) as url:
+        assert "cannot be reached" in refusal(url.replace("http", "grpc"), photo, capsys, "--timeout", "0.5")
+
+
+def test_many_clients_at_once_finish_and_leave_no_connection(url, stand_in, random):
+    photo = saved(random.integers(0, 60, (8, 8, 3), dtype="uint8"), "PNG")
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    servers = [connect(url) for _ in range(50)]
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = set(pool.map(lambda i: servers[i % 50].enhance(photo), range(200)))
+    assert len(answers) == 1
+    for server in servers:
+        server.close()
+    deadline = time.monotonic() + 5
+    while before and len(os.listdir("/proc/self/fd")) > before + 5 and time.monotonic() < deadline:
+        time.sleep(0.05)  # the server's side closes by itself
+    assert not before or len(os.listdir("/proc/self/fd")) <= before + 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--timeout", "0"], "more than 0"), (["--timeout", "nan"], "more than 0"), (["--version", "-1"], "numbers from 1 on")],
+)
+def test_limits_out_of_range_are_said_at_once(capsys, options, message):
+    assert main(["request", "http://127.0.0.1:1", *options]) == 2
+    assert message in capsys.readouterr().err

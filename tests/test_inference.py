@@ -1,3 +1,7 @@
+import io
+import json
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +142,75 @@ def test_files_that_are_no_retinexnet(tmp_path):
     net.save(tmp_path / "b.keras")
     with pytest.raises(ValueError, match="holds the model EnhanceNet"):
         load_pretrained(tmp_path / "b.keras")
+
+
+@pytest.fixture
+def changed(tiny, tmp_path):
+    """Makes the file of a tiny model with parts that are changed: changed({name: bytes}, filters=...)."""
+
+    def change(parts=None, **decom):
+        tiny.save(tmp_path / "good.keras")
+        with zipfile.ZipFile(tmp_path / "good.keras") as file:
+            contents = {name: file.read(name) for name in file.namelist()}
+        config = json.loads(contents["config.json"])
+        config["config"]["decom_net"]["config"].update(decom)
+        contents |= {"config.json": json.dumps(config).encode()} | (parts or {})
+        with zipfile.ZipFile(tmp_path / "changed.keras", "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in contents.items():
+                file.writestr(name, content)
+        return tmp_path / "changed.keras"
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": 10**9}, "more layers or weights than the file holds"),
+        ({"filters": 3000}, "more layers or weights than the file holds"),
+        ({"filters": 10**40}, "more layers or weights than the file holds"),
+        ({"depth": 10**9}, "more layers or weights than the file holds"),
+        ({"filters": None}, "could not be loaded"),
+        ({"filters": -1}, "could not be loaded"),
+        ({"parts": {"config.json": b'{"a":' * 10**5 + b"1" + b"}" * 10**5}}, "RecursionError"),
+        ({"parts": {"config.json": b" " * 10**8}}, "far larger than the file"),
+        ({"parts": {"model.weights.h5": bytes(10**8)}}, "far larger than the file"),
+        ({"parts": {f"assets/{i}": b"" for i in range(1000)}}, "too many"),
+    ],
+)
+def test_files_that_announce_more_than_they_hold(changed, change, message):
+    path, start = changed(**change), time.monotonic()
+    with pytest.raises(ValueError, match=message) as error:
+        load_pretrained(path)
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_far_larger_than_their_file(changed):
+    h5py = pytest.importorskip("h5py")
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.create_dataset("vars/0", (10**9,), "float32")  # takes no bytes until it is written to
+    with pytest.raises(ValueError, match="its weights are far larger than the file"):
+        load_pretrained(changed({"model.weights.h5": stream.getvalue()}))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(tiny, tmp_path, value):
+    kernel = tiny.enhance_net.fusion.kernel
+    values = kernel.numpy()
+    values[0, 0, 1, 2] = value
+    kernel.assign(values)
+    tiny.save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match="weights that are NaN or infinite, in .*fusion/kernel"):
+        load_pretrained(tmp_path / "a.keras")
+
+
+def test_a_good_file_loads_again_after_a_bad_one(changed, tiny):
+    with pytest.raises(ValueError, match="more layers"):
+        load_pretrained(changed(depth=10**9))
+    for one, two in zip(load_pretrained(changed()).get_weights(), tiny.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_enhance_takes_what_people_have(tmp_path, tiny, random):

@@ -167,6 +167,26 @@ def test_files_that_are_no_weights_are_one_sentence(files, tmp_path, capsys):
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(files, tmp_path, value):
+    model = onnx.load(files[2])
+    kernel = next(one for one in model.graph.initializer if len(one.dims) == 4)
+    kernel.raw_data = np.full(kernel.dims, value, "float32").tobytes()
+    with pytest.raises(ValueError, match="weights that are NaN or infinite"):
+        OnnxModel(saved(model, tmp_path / "broken.onnx"))
+
+
+def test_outputs_that_are_no_pictures_are_refused(files, tmp_path):
+    model = onnx.load(files[2])
+    (enhanced,) = (output for output in model.graph.output if output.name == "enhanced")
+    node = next(node for node in model.graph.node if "enhanced" in node.output)
+    node.output[list(node.output).index("enhanced")] = "picture"
+    model.graph.node.append(onnx.helper.make_node("Shape", ["picture"], ["enhanced"]))
+    enhanced.CopyFrom(onnx.helper.make_tensor_value_info("enhanced", onnx.TensorProto.INT64, [4]))
+    with pytest.raises(ValueError, match="makes no picture of the size of its input"):
+        OnnxModel(saved(model, tmp_path / "other.onnx"))
+
+
 def test_the_guides_program_needs_onnx_runtime_and_pillow_alone(tmp_path, monkeypatch):
     guide = (ROOT / "retinex_keras" / "serving" / "README.md").read_text()
     script = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "InferenceSession" in block)

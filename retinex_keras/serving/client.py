@@ -45,10 +45,10 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
         timeout: seconds that a request may take in all, at most a million.
 
     Returns:
-        An object with two methods. `enhance(contents, most, dials)` takes the bytes of an image file and returns those of a
-        PNG; an answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's versions and
-        their states. They raise ValueError if the server refuses the image, TimeoutError, ConnectionError if there is no such
-        server, model or version, OSError if the server fails.
+        An object with three methods. `enhance(contents, most, dials)` takes the bytes of an image file and returns those of a
+        PNG; an answer of more than `most` bytes, by default 2 GB, is not read. `status()` returns a dict of the model's
+        versions and their states. `close()` ends the connections. The first two raise ValueError if the server refuses the
+        image, TimeoutError, ConnectionError if there is no such server, model or version, OSError if the server fails.
 
     Raises:
         ValueError: if the URL is not of this form, or the version or the time is out of range.
@@ -138,6 +138,9 @@ class _Rest:
         with _understood(self.url):
             return _states((int(entry["version"]), entry["state"]) for entry in answer["model_version_status"])
 
+    def close(self):
+        self.session.close()
+
     def _ask(self, method, url, most=SHORT, **options):
         """The content of a good answer, from JSON."""
         _end.set(time.monotonic() + self.timeout)
@@ -209,6 +212,11 @@ class _Grpc:
         with _understood(self.url):
             return _states((entry.version, names.Name(entry.state)) for entry in answer.model_version_status)
 
+    def close(self):
+        for channel in self.channels.values():
+            channel.close()
+        self.channels.clear()
+
     def _ask(self, method, request, response, most=SHORT):
         request.model_spec.name = NAME
         if self.version:
@@ -232,7 +240,7 @@ class _Grpc:
         most = min(2 ** most.bit_length(), LARGEST)
         if most not in self.channels:
             options = {
-                "grpc.enable_retries": 0,  # gRPC's own never end where a server says goodbye again and again, and fill the memory
+                "grpc.enable_retries": 0,  # gRPC's own can be endless, and fill the memory
                 "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
                 "grpc.max_receive_message_length": most,
             }

@@ -1,8 +1,11 @@
 """Files to arrays, with what a file holds besides its colours."""
 
 import contextlib
+import ctypes
+import functools
 import io
 import os
+import stat
 import sys
 import threading
 from pathlib import Path, PurePath
@@ -11,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import MAX_PIXELS, PathLike
+from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, PathLike, png
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
@@ -24,7 +27,29 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
-_opening = threading.Lock()
+PIXELS_PER_BYTE = {"JPEG": JPEG, "MPO": JPEG, "BMP": BMP, "GIF": LZW}
+# By TIFF's numbers of compressions: none (where colours may be half as wide and high), LZW, JPEG, deflate, deflate, packed runs.
+TIFF_BYTES_PER_BYTE = {1: 4, 5: LZW, 7: 3 * JPEG, 8: DEFLATE, 32946: DEFLATE, 32773: 64}
+with contextlib.suppress(AttributeError, OSError):  # libtiff prints its errors on standard error; Pillow raises them too
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+
+
+class _NoLimit(contextlib.ContextDecorator):
+    """Takes off Pillow's own limit of pixels, a global, while any thread reads a file."""
+
+    lock, count, limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self.lock:
+            if not _NoLimit.count:
+                _NoLimit.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _NoLimit.count += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            _NoLimit.count -= 1
+            if not _NoLimit.count:
+                Image.MAX_IMAGE_PIXELS = _NoLimit.limit
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -79,6 +104,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
             source = source.read()
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
+        if isinstance(source, PathLike) and not stat.S_ISREG(mode := os.stat(source).st_mode) and not stat.S_ISDIR(mode):
+            raise OSError("it is a pipe, a socket or a device, which may never end")
         with _opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
@@ -94,7 +121,9 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name} could not be read ({reason}); is it complete?") from None
+        raise ValueError(
+            f"{name} could not be read ({reason}); it may be damaged: get it again, or save it again as PNG."
+        ) from None
     raise ValueError(f"{name} {problem}.")
 
 
@@ -114,30 +143,40 @@ def _name(source):
 def _opened(source):
     """Opens a path, a file or a picture as a Pillow picture that may be changed; of a file only the header is read."""
     if isinstance(source, Image.Image):
-        exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
+        exif = None
+        with contextlib.suppress(Exception):  # damaged EXIF
+            exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
         picture = source.copy()
         picture.text = getattr(source, "text", {})
-        if exif:
-            picture.info["exif"] = exif.tobytes()
+        with contextlib.suppress(Exception):
+            if exif:
+                picture.info["exif"] = exif.tobytes()
         yield picture
         return
     # Given a path, Pillow would map TIFF into memory, and turn some of those wrongly. A user's file stays open.
-    with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream:
-        with _opening:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit of the size, a global
-            try:
-                file = Image.open(stream)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+    with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream, _NoLimit():
+        stream.seek(0)
+        is_png = stream.read(8) == png.SIGNATURE
+        file = Image.open(png.without_damage(stream) if is_png else stream, formats=_formats())
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
 
 
+@functools.cache
+def _formats():
+    """Those of the formats that the installed Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _problem(file, max_pixels):
     """What is wrong with an opened file by its header, or None."""
-    if file.width * file.height > max_pixels:
-        return f"has {file.width}x{file.height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
-    frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a phone's JPEG with further pictures in it
+    width, height = file.ico.getimage(file.size).size if file.format == "ICO" else file.size  # a PNG inside has its own size
+    if width * height > max_pixels:
+        return f"has {width}x{height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
+    if width * height > _room(file):
+        return f"announces {width}x{height} pixels, more than a file of its size can hold: it may be damaged, get it again"
+    frames = _frames(file)
     if frames > 1:
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
@@ -147,6 +186,34 @@ def _problem(file, max_pixels):
     if max(bits) > 8 and (layout[0] == 2 and len(bits) > 1 or layout[1] == 0 or max(bits) == 12):
         return "is a TIFF of a rare kind (12 bits, planes, or white as zero): save it with 8 bits, or as PNG"
     return None
+
+
+def _room(file):
+    """How many pixels an opened file can hold at most, by its length; without a limit where that is not known."""
+    if not getattr(file, "fp", None):
+        return float("inf")
+    at = file.fp.tell()
+    size = file.fp.seek(0, io.SEEK_END)
+    file.fp.seek(at)
+    if file.format == "TIFF":
+        bits = sum(file.tag_v2.get(258, (1,)))
+        return size * TIFF_BYTES_PER_BYTE.get(file.tag_v2.get(259, 1), float("inf")) * 8 / max(bits, 1)
+    return size * PIXELS_PER_BYTE.get(file.format, float("inf"))
+
+
+def _frames(file):
+    """How many frames an opened file has; of a TIFF, where counting takes long, at most 99."""
+    if file.format == "MPO":
+        return 1  # a phone's JPEG with further pictures in it
+    if file.format != "TIFF":
+        return getattr(file, "n_frames", 1)
+    frames = 1
+    with contextlib.suppress(EOFError):
+        while frames < 99:
+            file.seek(frames)
+            frames += 1
+    file.seek(0)
+    return frames
 
 
 def _decode(file, source):
@@ -185,6 +252,16 @@ def _upright(file, raw=None):
     if raw:
         args = [raw if isinstance(tile.args, str) else (raw, *tile.args[1:]) for tile in file.tile]
         file.tile = [tile._replace(args=new) for tile, new in zip(file.tile, args)]
+    stream = getattr(file, "fp", None)
+    file.load()
+    if file.format == "PNG" and stream:  # Pillow leaves rows black that the data does not hold
+        last = np.asarray(file.crop((0, file.height - 1, file.width, file.height)))
+        if (file.info.get("interlace") or not last.any()) and not png.is_whole(stream):
+            raise OSError("its data ends before its last row")
+    with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture, here and below
+        file.getexif()
+    for name in ("exif", "Raw profile type exif"):  # or Pillow would write them anew, which may fail
+        file.info.pop(name, None)
     ImageOps.exif_transpose(file, in_place=True)
     return file
 
@@ -213,7 +290,7 @@ def _metadata(file):
     profile = _profile(file)
     if profile and profile.profile.xcolor_space == "RGB " and file.mode != "CMYK":
         extras["icc_profile"] = file.info["icc_profile"]
-    with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture
+    with contextlib.suppress(Exception):
         exif = file.getexif()
         for tag in set(exif) - EXIF_TAGS:
             del exif[tag]

@@ -148,7 +148,7 @@ ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture
         (b"hello", "Expected a JPEG, PNG, WebP or BMP"),
         (saved(picture(31, 64), "GIF"), "Expected a JPEG, PNG, WebP or BMP"),
         (JPEG[:400], "Invalid JPEG"),
-        (PNG[:400], "Invalid PNG"),
+        (PNG[:400], "a whole file"),
         (WEBP[:400], "WebP"),
         (BMP[:400], "differ"),
         (JPEG[:20], "Invalid JPEG"),

@@ -7,25 +7,8 @@ MAX_PIXELS = 250_000_000  # larger images are refused by default; the largest se
 SERVED_PIXELS = 50_000_000  # and by a server
 # The formats that are opened. Not among them are those for which Pillow starts another program (EPS) or needs a library of its
 # user's (GRIB, HDF5, ...).
-FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "GIF",
-    "AVIF",
-    "JPEG2000",
-    "PSD",
-    "PPM",
-    "TGA",
-    "ICO",
-    "PCX",
-    "SGI",
-    "QOI",
-    "DDS",
-)
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PSD", "PPM", "TGA", "ICO", "PCX", "SGI")
+FORMATS += ("QOI", "DDS")
 # What a byte of a file holds at most, so that small files which announce much are refused at once. Deflate: 258 bytes in two
 # bits. LZW: 4096 bytes in 12 bits. A plain picture comes close to them.
 DEFLATE, LZW = 1032, 2731

@@ -11,6 +11,7 @@ from retinex_keras.imaging import DEFLATE
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colour: grey, RGB, palette, grey with alpha, RGB with alpha
+DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 # The seven passes of an interlaced picture: first row, first column, steps of the rows and of the columns.
 PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
 PIECE = 2**20  # bytes that are in memory at a time
@@ -30,7 +31,9 @@ def without_damage(stream):
         OSError: if the picture itself is damaged or not whole, or if its header announces more than its data can hold.
     """
     chunks = list(_chunks(stream))
-    order = b"".join(name if _is_critical(name) else b"-" for name, *_ in chunks)
+    stream.seek(25)
+    has_palette = stream.read(1) == b"\3"
+    order = b"".join(name if _is_critical(name) and (has_palette or name != b"PLTE") else b"-" for name, *_ in chunks)
     if not re.fullmatch(b"IHDR-*(PLTE-*)?(IDAT)+-*IEND", order) or chunks[0][2] != 13:
         raise OSError("its chunks are not in order")
     packed, unpacked = sum(length for name, _, length in chunks if name == b"IDAT"), _size(stream)
@@ -48,7 +51,7 @@ def without_damage(stream):
                 raise OSError(f"the checksum of its chunk {name.decode()} is wrong")
             is_fit = True
         elif name == b"eXIf":  # the first one, right or wrong: a server computes no checksums
-            is_fit = name not in kept.values()
+            is_fit = name not in (other for other, _ in kept.values())
         else:
             is_fit = is_good and _is_fit(probe, name, start, length)
         is_sound &= is_good and is_fit
@@ -129,8 +132,8 @@ def _is_fit(probe, name, start, length):
 def _size(stream):
     """How many bytes the pixels of a picture are before they are packed; each row begins with the number of its filter."""
     stream.seek(16)
-    width, height, depth, colour, _, _, is_interlaced = struct.unpack(">2I5B", stream.read(13))
-    if colour not in CHANNELS:
+    width, height, depth, colour, packing, filters, is_interlaced = struct.unpack(">2I5B", stream.read(13))
+    if depth not in DEPTHS.get(colour, ()) or packing or filters or is_interlaced > 1:
         raise OSError("its header is damaged")
     passes = PASSES if is_interlaced else [(0, 0, 1, 1)]
     sides = [(len(range(y, height, down)), len(range(x, width, right))) for y, x, down, right in passes]

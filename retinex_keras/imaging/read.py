@@ -4,8 +4,9 @@ import contextlib
 import ctypes
 import functools
 import io
+import logging
 import os
-import stat
+import struct
 import sys
 import threading
 from pathlib import Path, PurePath
@@ -20,6 +21,7 @@ Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
 # rating, copyright, Microsoft's five, and the directories of exposure and position. 700 is where TIFF keeps XMP.
 EXIF_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853, *range(40091, 40096)}
+ORIENTATION = 274
 # Pillow holds 8 bits a colour: of "RGB;16B", big-endian, it takes the first byte of each value, the high one. As "RGB;16L",
 # little-endian, it takes the second one of the same file. N is the order of the machine.
 OTHER_BYTES = {
@@ -28,10 +30,12 @@ OTHER_BYTES = {
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
 PIXELS_PER_BYTE = {"JPEG": JPEG, "MPO": JPEG, "BMP": BMP, "GIF": LZW}
-# By TIFF's numbers of compressions: none (where colours may be half as wide and high), LZW, JPEG, deflate, deflate, packed runs.
+# By TIFF's numbers of compressions: none (colours may have fewer pixels than grey), LZW, JPEG, deflate twice, packed runs.
 TIFF_BYTES_PER_BYTE = {1: 4, 5: LZW, 7: 3 * JPEG, 8: DEFLATE, 32946: DEFLATE, 32773: 64}
-with contextlib.suppress(AttributeError, OSError):  # libtiff prints its errors on standard error; Pillow raises them too
+# What Pillow raises, libtiff and Pillow's logger would print too.
+with contextlib.suppress(AttributeError, OSError):
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class _NoLimit(contextlib.ContextDecorator):
@@ -99,13 +103,13 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     True
     """
     name = _name(source)
+    if isinstance(source, PathLike) and os.path.exists(source) and not (os.path.isfile(source) or os.path.isdir(source)):
+        raise ValueError(f"{name} is a pipe, a socket or a device, which may never end; write what comes from it to a file.")
     try:
         if hasattr(source, "read") and not source.seekable():
             source = source.read()
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
-        if isinstance(source, PathLike) and not stat.S_ISREG(mode := os.stat(source).st_mode) and not stat.S_ISDIR(mode):
-            raise OSError("it is a pipe, a socket or a device, which may never end")
         with _opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
@@ -218,6 +222,10 @@ def _frames(file):
 
 def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
+    if file.format == "BMP" and file.mode == "1":
+        file.fp.seek(28)
+        if file.fp.read(1) == b"\x08":  # black and white in 8 bits: Pillow would read 1
+            file.tile = [tile._replace(args=("1;8", *tile.args[1:])) for tile in file.tile]
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
@@ -258,12 +266,32 @@ def _upright(file, raw=None):
         last = np.asarray(file.crop((0, file.height - 1, file.width, file.height)))
         if (file.info.get("interlace") or not last.any()) and not png.is_whole(stream):
             raise OSError("its data ends before its last row")
+    exif = file.info.pop("exif", None)  # Pillow would stop at damage in it, and a server would not
     with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture, here and below
-        file.getexif()
-    for name in ("exif", "Raw profile type exif"):  # or Pillow would write them anew, which may fail
-        file.info.pop(name, None)
+        file.getexif()  # what is not in `exif`: TIFF's, and the orientation in XMP
+    file.info.pop("Raw profile type exif", None)  # or Pillow would write it anew
+    orientation = _orientation(exif or b"")
+    if orientation is not None:
+        file.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(file, in_place=True)
+    if exif:
+        file.info["exif"] = exif
     return file
+
+
+def _orientation(exif):
+    """The orientation in EXIF data, None if there is none; what `serving.decode` takes for it, so that both turn alike."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    found = None
+    if order and len(exif) >= 8:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start) if start + 2 <= len(exif) else (0,)
+        for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", exif, at)
+            if tag == ORIENTATION and number == 1 and kind in (3, 4):
+                (found,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at + 8)
+    return found
 
 
 def _array(picture, values=None):
@@ -292,6 +320,9 @@ def _metadata(file):
         extras["icc_profile"] = file.info["icc_profile"]
     with contextlib.suppress(Exception):
         exif = file.getexif()
+        if "exif" in file.info:
+            exif = Image.Exif()
+            exif.load(file.info["exif"])
         for tag in set(exif) - EXIF_TAGS:
             del exif[tag]
         if len(exif):

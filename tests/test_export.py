@@ -150,7 +150,7 @@ ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture
         (JPEG[:400], "Invalid JPEG"),
         (PNG[:400], "a whole file"),
         (WEBP[:400], "WebP"),
-        (BMP[:400], "differ"),
+        (BMP[:400], "a whole file"),
         (JPEG[:20], "Invalid JPEG"),
         (PNG[:20], "1 to 10000 pixels"),
         (announcing(JPEG, JPEG.index(b"\xff\xc0") + 5, ">HH"), "1 to 10000 pixels, received.*256000000"),

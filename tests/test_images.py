@@ -433,7 +433,7 @@ REFUSED = {  # name: content, and words of the message
     "checksum.png": (WHOLE["PNG"][:30] + bytes(3) + WHOLE["PNG"][33:], "checksum of its chunk IHDR"),
     "no_width.png": (png(width=0), "is not an image"),
     "no_height.png": (png(height=0), "is not an image"),
-    "depth.png": (png(depth=3), "is not an image"),
+    "depth.png": (png(depth=3), "its header is damaged"),
     "half_16.png": (
         tf.io.encode_png(np.arange(9999, dtype="uint16").reshape(99, 101, 1)[:, :99].repeat(3, 2)).numpy()[:999],
         "truncated",

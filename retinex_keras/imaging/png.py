@@ -34,7 +34,8 @@ def without_damage(stream):
     stream.seek(25)
     has_palette = stream.read(1) == b"\3"
     order = b"".join(name if _is_critical(name) and (has_palette or name != b"PLTE") else b"-" for name, *_ in chunks)
-    if not re.fullmatch(b"IHDR-*(PLTE-*)?(IDAT)+-*IEND", order) or chunks[0][2] != 13:
+    palettes = [length for name, _, length in chunks if name == b"PLTE"] if has_palette else [3]
+    if not re.fullmatch(b"IHDR-*(PLTE-*)?(IDAT)+-*IEND", order) or chunks[0][2] != 13 or not palettes or palettes[0] % 3:
         raise OSError("its chunks are not in order")
     packed, unpacked = sum(length for name, _, length in chunks if name == b"IDAT"), _size(stream)
     if unpacked > DEFLATE * packed:

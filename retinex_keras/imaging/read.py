@@ -224,7 +224,7 @@ def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
     if file.format == "BMP" and file.mode == "1":
         file.fp.seek(28)
-        if file.fp.read(1) == b"\x08":  # black and white in 8 bits: Pillow would read 1
+        if file.fp.read(1) == b"\x08":  # black and white in 8 bits: Pillow would read one bit for each
             file.tile = [tile._replace(args=("1;8", *tile.args[1:])) for tile in file.tile]
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]

@@ -148,7 +148,7 @@ def decode(contents, max_pixels):
         needed = start + (width * bits + 31) // 32 * 4 * height
         with (
             checked(height, width, plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"),
-            check((start >= 14 + head) & (needed <= end), f"Expected {WHOLE}"),
+            check((start >= 14 + head + tf.where(bits == 8, zero + 1, zero)) & (needed <= end), f"Expected {WHOLE}"),
         ):
             image = tf.io.decode_bmp(tf.strings.substr(contents, zero, needed))  # files may be longer
         index = tf.range(256, dtype=tf.int64)[:, None]

@@ -76,7 +76,7 @@ def is_whole(stream):
             stream.seek(start)
             packed = stream.read(length)
             while packed and rest > 0:
-                rest -= len(inflate.decompress(packed, PIECE))
+                rest -= len(inflate.decompress(packed, min(PIECE, rest)))
                 packed = inflate.unconsumed_tail
     return rest <= 0
 

@@ -222,9 +222,12 @@ def _frames(file):
 
 def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
-    if file.format == "BMP" and file.mode == "1":
-        file.fp.seek(28)
-        if file.fp.read(1) == b"\x08":  # black and white in 8 bits: Pillow would read one bit for each
+    if file.format == "BMP":
+        file.fp.seek(10)
+        start, head, bits = struct.unpack("<II10xB", file.fp.read(19))
+        if 0 < start < 14 + head:
+            raise OSError("its pixels begin inside its header")
+        if file.mode == "1" and bits == 8:  # Pillow would read one bit for each
             file.tile = [tile._replace(args=("1;8", *tile.args[1:])) for tile in file.tile]
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]

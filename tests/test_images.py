@@ -460,7 +460,7 @@ REFUSED = {  # name: content, and words of the message
     "bomb.jpg": (announcing(WHOLE["JPEG"]), "15800x15800 pixels, more than a file of its size can hold"),
     "bomb.gif": (WHOLE["GIF"][:6] + struct.pack("<HH", 9999, 9999) + WHOLE["GIF"][10:], "than a file of its size can hold"),
     "drawing.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is not an image"),
-    "bomb.ico": (icon(png(width=60000, height=60000)), "60000x60000 pixels, more than 250000000"),
+    "bomb.ico": (icon(png(width=60000, height=60000)), "60000x60000 pixels, which is no icon"),
     "data.png": (png(data=bytes(14) + random_bytes(70_000)), "more data than its pixels need"),
     "chunks.png": (png(before=PNG_CHUNK * 11_000), "too many chunks"),
     "header_inside.bmp": (WHOLE["BMP"][:10] + struct.pack("<I", 20) + WHOLE["BMP"][14:], "begin inside its header"),
@@ -596,7 +596,8 @@ def test_the_limit_of_pillow_does_not_count(tmp_path, pixels, monkeypatch, suffi
 @pytest.mark.parametrize("colour", ["black", "white"])
 def test_a_plain_picture_in_a_small_file_is_read(form, mode, options, colour):
     picture = Image.new(mode, (2000, 1500), colour)
-    assert np.all(read_image(saved(form, picture, **options)) == (255 if colour == "white" else 0))
+    image = read_image(saved(form, picture, **options))
+    assert abs(image.astype("int16") - (255 if colour == "white" else 0)).max() <= 1
 
 
 ROW = b"\0" + bytes(range(1, 25))  # eight pixels; zeros are what Pillow leaves where rows are missing
@@ -619,7 +620,7 @@ def test_a_png_without_all_its_rows_is_refused(options, data):
     options = {"width": 8, "height": 8} | options
     assert read_image(png(**options, data=data)).shape == (8, options["width"], 3)
     for part in (data[: len(data) // 2], data[:-1]):
-        with pytest.raises(ValueError, match="its data ends before its last row"):
+        with pytest.raises(ValueError, match=r"its data ends before its last row|is truncated"):
             read_image(png(**options, data=part))
 
 

@@ -160,10 +160,26 @@ def _opened(source):
     # Given a path, Pillow would map TIFF into memory, and turn some of those wrongly. A user's file stays open.
     with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream, _NoLimit():
         stream.seek(0)
-        is_png = stream.read(8) == png.SIGNATURE
-        file = Image.open(png.without_damage(stream) if is_png else stream, formats=_formats())
+        head = stream.read(8)
+        if head == png.SIGNATURE:
+            stream = png.without_damage(stream)
+        elif head.startswith(b"\0\0\1\0"):
+            _check_icon(stream)
+        file = Image.open(stream, formats=_formats())
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
+
+
+def _check_icon(stream):
+    """Raises OSError if an icon is too large to be one: Pillow decodes it when it opens it, by the size that is inside."""
+    stream.seek(4)
+    for number in range(int.from_bytes(stream.read(2), "little")):
+        stream.seek(6 + 16 * number + 12)
+        stream.seek(int.from_bytes(stream.read(4), "little"))
+        head = stream.read(24).ljust(24, b"\0")
+        sides = struct.unpack(">16x2I" if head.startswith(png.SIGNATURE) else "<4x2I12x", head)
+        if max(sides) > 4096:
+            raise OSError("it holds a picture of {}x{} pixels, which is no icon".format(*sides))
 
 
 @functools.cache
@@ -175,7 +191,7 @@ def _formats():
 
 def _problem(file, max_pixels):
     """What is wrong with an opened file by its header, or None."""
-    width, height = file.ico.getimage(file.size).size if file.format == "ICO" else file.size  # a PNG inside has its own size
+    width, height = file.size
     if width * height > max_pixels:
         return f"has {width}x{height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
     if width * height > _room(file):

@@ -203,6 +203,7 @@ OF_ONE_MIND = {  # whether a file is read, by Python and by the server
     "a mark that nobody knows": (JPEG[:2] + b"\xff\x80" + JPEG[2:], False),
     "junk between segments": (JPEG[:20] + bytes(9) + JPEG[20:], True),
     "a JPEG of few bytes": (JPEG[: JPEG.index(b"\xff\xda") + 20], False),
+    "many scans": (JPEG[:-2] + JPEG[JPEG.index(b"\xff\xda") : -2] * 300 + JPEG[-2:], False),
     "a colour beyond the palette": (SMALL[:66] + b"\xc8" + SMALL[67:], True),
     "pixels in the palette": (SMALL[:10] + b"\x37" + SMALL[11:], True),
     "pixels in the header": (SMALL[:10] + b"\x10" + SMALL[11:], False),

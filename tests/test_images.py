@@ -77,6 +77,12 @@ def random_bytes(count):
     return np.random.default_rng(0).integers(0, 256, count, "uint8").tobytes()
 
 
+def scans(contents, count):
+    """A progressive JPEG that goes over its picture so many times more."""
+    at, end = contents.rindex(b"\xff\xda"), contents.rindex(b"\xff\xd9")
+    return contents[:end] + contents[at:end] * count + contents[end:]
+
+
 def icon(contents):
     return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(contents), 22) + contents
 
@@ -458,6 +464,7 @@ REFUSED = {  # name: content, and words of the message
     ),
     "column.png": (png(width=1, height=200_000_000), "more pixels than a file of its size can hold"),
     "bomb.jpg": (announcing(WHOLE["JPEG"]), "15800x15800 pixels, more than a file of its size can hold"),
+    "scans.jpg": (scans(saved("JPEG", progressive=True), 300), "more scans than any encoder writes"),
     "bomb.gif": (WHOLE["GIF"][:6] + struct.pack("<HH", 9999, 9999) + WHOLE["GIF"][10:], "than a file of its size can hold"),
     "drawing.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is not an image"),
     "bomb.ico": (icon(png(width=60000, height=60000)), "60000x60000 pixels, which is no icon"),

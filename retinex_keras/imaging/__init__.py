@@ -14,3 +14,6 @@ FORMATS += ("QOI", "DDS")
 DEFLATE, LZW = 1032, 2731
 JPEG = 512  # pixels: an 8x8 block takes a bit or more
 BMP = 128  # pixels: a run of 255 takes two bytes
+# A JPEG may go over its picture again and again, with a few bytes each time. Encoders do so about ten times. What follows the
+# picture, a film say, has the mark of a scan once in 65536 bytes by chance.
+SCANS, SCAN_BYTES = 200, 16384

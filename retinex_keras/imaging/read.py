@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, PathLike, png
+from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, SCAN_BYTES, SCANS, PathLike, png
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
@@ -196,6 +196,11 @@ def _problem(file, max_pixels):
         return f"has {width}x{height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
     if width * height > _room(file):
         return f"announces {width}x{height} pixels, more than a file of its size can hold: it may be damaged, get it again"
+    if file.format in ("JPEG", "MPO"):
+        file.fp.seek(0)
+        contents = file.fp.read()
+        if contents.count(b"\xff\xda") > SCANS + len(contents) // SCAN_BYTES:
+            return "has more scans than any encoder writes: it may be damaged, get it again"
     frames = _frames(file)
     if frames > 1:
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"

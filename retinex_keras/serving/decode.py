@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from retinex_keras.imaging import DEFLATE, JPEG
+from retinex_keras.imaging import DEFLATE, JPEG, SCAN_BYTES, SCANS
 from retinex_keras.imaging.png import CHANNELS, PASSES
 
 MEND = "save it as RGB, in PNG"
@@ -86,7 +86,13 @@ def decode(contents, max_pixels):
 
         at, exif, profile, known = walk(2, lambda at: has(at, b"\xff\xda"), step, end, tf.constant(False), tf.constant(True))
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
-        fits = known & (at < end) & (tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= JPEG * end)
+        scans = tf.math.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA))
+        fits = (
+            known
+            & (at < end)
+            & (scans <= SCANS + end // SCAN_BYTES)
+            & (tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= JPEG * end)
+        )
         plain = (channels == 3) | (channels == 1) & ~profile
         with (
             checked(height, width, fits, f"Expected {WHOLE}"),

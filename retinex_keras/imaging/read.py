@@ -38,7 +38,7 @@ with contextlib.suppress(AttributeError, OSError):
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-class _NoLimit(contextlib.ContextDecorator):
+class _NoLimit:
     """Takes off Pillow's own limit of pixels, a global, while any thread reads a file."""
 
     lock, count, limit = threading.Lock(), 0, None
@@ -155,7 +155,8 @@ def _opened(source):
         with contextlib.suppress(Exception):
             if exif:
                 picture.info["exif"] = exif.tobytes()
-        yield picture
+        with _NoLimit():
+            yield picture
         return
     # Given a path, Pillow would map TIFF into memory, and turn some of those wrongly. A user's file stays open.
     with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream, _NoLimit():
@@ -203,6 +204,7 @@ def _problem(file, max_pixels):
             return "has more scans than any encoder writes: it may be damaged, get it again"
     frames = _frames(file)
     if frames > 1:
+        frames = "99 or more" if frames == 99 else frames
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"

@@ -2,11 +2,14 @@ import io
 import shutil
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from retinex_keras.imaging.pixels import context_indices
@@ -148,9 +151,9 @@ ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture
         (b"hello", "Expected a JPEG, PNG, WebP or BMP"),
         (saved(picture(31, 64), "GIF"), "Expected a JPEG, PNG, WebP or BMP"),
         (JPEG[:400], "Invalid JPEG"),
-        (PNG[:400], "Invalid PNG"),
+        (PNG[:400], "a whole file"),
         (WEBP[:400], "WebP"),
-        (BMP[:400], "differ"),
+        (BMP[:400], "a whole file"),
         (JPEG[:20], "Invalid JPEG"),
         (PNG[:20], "1 to 10000 pixels"),
         (announcing(JPEG, JPEG.index(b"\xff\xc0") + 5, ">HH"), "1 to 10000 pixels, received.*256000000"),
@@ -168,6 +171,103 @@ ANIMATION = saved(picture(31, 64), "WEBP", save_all=True, append_images=[picture
 def test_what_cannot_be_read_is_an_invalid_argument(decoder, contents, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decoder(tf.constant(contents))
+
+
+def chunk(name, data=b""):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def with_chunk(data, last=False):
+    """The PNG with another chunk after its header, or before its end."""
+    return PNG[:-12] + data + PNG[-12:] if last else PNG[:33] + data + PNG[33:]
+
+
+def with_segment(length, data=b""):
+    """The JPEG with another segment at its beginning, of any length."""
+    return JPEG[:2] + b"\xff\xe5" + struct.pack(">H", length) + data + JPEG[2:]
+
+
+def oriented(turn):
+    exif = Image.Exif()
+    exif[0x112] = turn
+    return exif.tobytes()
+
+
+ZEROS = zlib.compress(bytes(3_000_000))
+SMALL = saved(picture(4, 4).quantize(3), "BMP")  # its pixels are at 66
+OF_ONE_MIND = {  # whether a file is read, by Python and by the server
+    "a length that hides EXIF": (with_segment(40, saved(picture(31, 64), "JPEG", exif=oriented(6))[20:58]), True),
+    "EXIF beyond its segment": (JPEG[:2] + b"\xff\xe1\0\x10" + oriented(6)[:14] + oriented(6)[14:] + JPEG[2:], True),
+    "a segment without a length": (with_segment(0), True),
+    "a segment beyond the end": (with_segment(65535), False),
+    "a mark that nobody knows": (JPEG[:2] + b"\xff\x80" + JPEG[2:], False),
+    "junk between segments": (JPEG[:20] + bytes(9) + JPEG[20:], True),
+    "a JPEG of few bytes": (JPEG[: JPEG.index(b"\xff\xda") + 20], False),
+    "many scans": (JPEG[:-2] + JPEG[JPEG.index(b"\xff\xda") : -2] * 300 + JPEG[-2:], False),
+    "a colour beyond the palette": (SMALL[:66] + b"\xc8" + SMALL[67:], True),
+    "pixels in the palette": (SMALL[:10] + b"\x37" + SMALL[11:], True),
+    "pixels in the header": (SMALL[:10] + b"\x10" + SMALL[11:], False),
+    "bytes after a BMP": (BMP + b"more", True),
+    "a short tRNS": (with_chunk(chunk(b"tRNS", b"\1")), True),
+    "a bomb in iTXt": (with_chunk(chunk(b"iTXt", b"a\0\1\0\0\0" + ZEROS)), True),
+    "a bomb in zTXt": (with_chunk(chunk(b"zTXt", b"a\0\0" + ZEROS)), True),
+    "a bomb in iCCP": (with_chunk(chunk(b"iCCP", b"a\0\0" + ZEROS)), True),
+    "EXIF with a wrong checksum": (with_chunk(chunk(b"eXIf", oriented(6)[6:])[:-1] + b"\0"), True),
+    "EXIF twice": (with_chunk(chunk(b"eXIf", oriented(6)[6:]) + chunk(b"eXIf", oriented(8)[6:])), True),
+    "EXIF at the end": (with_chunk(chunk(b"eXIf", oriented(6)[6:]), last=True), True),
+    "junk for EXIF": (with_chunk(chunk(b"eXIf", b"junk")), True),
+    "half a picture": (PNG[:33] + chunk(b"IDAT", zlib.compress(bytes(193 * 15))) + PNG[-12:], False),
+    "no end": (PNG[:-12], False),
+    "much data": (with_chunk(chunk(b"IDAT", bytes(200_000))), False),
+    "many chunks": (with_chunk(chunk(b"teST") * 12_000), False),
+    "a large header": (PNG[:16] + struct.pack(">II", 99, 99) + PNG[24:], False),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged EXIF
+@pytest.mark.parametrize("name", OF_ONE_MIND)
+def test_a_damaged_file_is_the_same_to_python_and_the_server(decoder, name):
+    contents, is_read = OF_ONE_MIND[name]
+    if is_read:
+        np.testing.assert_array_equal(decoder(tf.constant(contents))[0], read_image(contents) * np.uint16(257))
+        return
+    with pytest.raises(ValueError, match="The file"):
+        read_image(contents)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoder(tf.constant(contents))
+
+
+def test_a_small_file_that_announces_much_is_refused_before_it_is_decoded():
+    trusting = tf.function(lambda contents: decode(contents, 10**9), input_signature=[tf.TensorSpec([], tf.string)])
+    for contents in (announcing(PNG, 16, ">II"), announcing(JPEG, JPEG.index(b"\xff\xc0") + 5, ">HH")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="announces more pixels than it can hold"):
+            trusting(tf.constant(contents))
+
+
+@settings(deadline=None, max_examples=300, derandomize=True, database=None)
+@given(
+    contents=st.sampled_from([*(saved(picture(5, 7), form, exif=oriented(6)) for form in ("PNG", "JPEG", "WEBP")), SMALL]),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3),
+    checksums=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_python_and_the_server_read_no_two_pictures(decoder, contents, changes, checksums):
+    """One of them may refuse what the other reads, see the guide; but of its pixels both have one opinion."""
+    data = bytearray(contents)
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    if checksums and contents.startswith(b"\x89PNG"):
+        at = 8
+        while at + 12 <= len(data):
+            length = min(int.from_bytes(data[at : at + 4]), len(data) - at - 12)
+            data[at + 8 + length : at + 12 + length] = zlib.crc32(data[at + 4 : at + 8 + length]).to_bytes(4)
+            at += 12 + length
+    try:
+        expected = read_image(bytes(data), 10_000)
+        image, deep = decoder(tf.constant(bytes(data)))
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return
+    np.testing.assert_array_equal(image, expected * np.uint16(1 if deep else 257))
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -59,14 +60,37 @@ def test_exif_orientation_is_applied(tmp_path, pixels):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright(pixels))
 
 
-def png(width=2, height=2, depth=8):
-    """The bytes of an RGB PNG with any header."""
-    file = io.BytesIO()
-    file.write(b"\x89PNG\r\n\x1a\n")
-    PngImagePlugin.putchunk(file, b"IHDR", struct.pack(">2I5B", width, height, depth, 2, 0, 0, 0))
-    PngImagePlugin.putchunk(file, b"IDAT", zlib.compress(bytes(14)))
-    PngImagePlugin.putchunk(file, b"IEND")
-    return file.getvalue()
+def chunk(name, data=b""):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+PNG_CHUNK = chunk(b"teST")
+
+
+def png(width=2, height=2, depth=8, colour=2, interlace=0, data=bytes(14), before=b"", after=b""):
+    """The bytes of a PNG with any header, data that is packed, and other chunks before and after it."""
+    header = chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour, 0, 0, interlace))
+    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(data)) + after + chunk(b"IEND")
+
+
+def random_bytes(count):
+    return np.random.default_rng(0).integers(0, 256, count, "uint8").tobytes()
+
+
+def scans(contents, count):
+    """A progressive JPEG that goes over its picture so many times more."""
+    at, end = contents.rindex(b"\xff\xda"), contents.rindex(b"\xff\xd9")
+    return contents[:end] + contents[at:end] * count + contents[end:]
+
+
+def icon(contents):
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(contents), 22) + contents
+
+
+def announcing(contents):
+    """A JPEG whose header says that it has 15800x15800 pixels."""
+    at = contents.index(b"\xff\xc0") + 5
+    return contents[:at] + struct.pack(">HH", 15800, 15800) + contents[at + 4 :]
 
 
 def saved(form, pixels=None, **options):
@@ -391,7 +415,7 @@ def test_an_opened_picture_has_what_its_file_holds(tmp_path, pixels, described, 
     [
         (b"", "The file is not an image in a format"),
         (saved("PNG")[:500], r"The file could not be read \(.*truncated"),
-        (io.BytesIO(png(width=60000, height=60000)), "The file has 60000x60000 pixels, more than 250000000"),
+        (saved("BMP", Image.new("1", (20000, 13000))), "The file has 20000x13000 pixels, more than 250000000"),
         (frames("GIF"), "The file has 3 frames"),
         (Image.new("F", (4, 4)), "The picture holds floats of an unknown range"),
         (Image.new("LAB", (4, 4)), "The picture holds LAB colours"),
@@ -426,33 +450,42 @@ REFUSED = {  # name: content, and words of the message
     "sound.webp": (b"RIFF\x24\0\0\0WAVEfmt " + bytes(40), "is not an image"),
     "film.jpg": (bytes(4) + b"ftypisom" + bytes(60), "is not an image"),
     "zeros.png": (bytes(1000), "is not an image"),
-    "signature.png": (b"\x89PNG\r\n\x1a\n", "is not an image"),
-    "header.png": (WHOLE["PNG"][:33], "is not an image"),
+    "signature.png": (b"\x89PNG\r\n\x1a\n", "truncated"),
+    "header.png": (WHOLE["PNG"][:33], "truncated"),
     "half.png": (WHOLE["PNG"][: len(WHOLE["PNG"]) // 2], "truncated"),
     "end.png": (WHOLE["PNG"][:-40], "truncated"),
-    "checksum.png": (WHOLE["PNG"][:30] + bytes(3) + WHOLE["PNG"][33:], "is not an image"),
+    "checksum.png": (WHOLE["PNG"][:30] + bytes(3) + WHOLE["PNG"][33:], "checksum of its chunk IHDR"),
     "no_width.png": (png(width=0), "is not an image"),
     "no_height.png": (png(height=0), "is not an image"),
-    "depth.png": (png(depth=3), "is not an image"),
+    "depth.png": (png(depth=3), "its header is damaged"),
     "half_16.png": (
         tf.io.encode_png(np.arange(9999, dtype="uint16").reshape(99, 101, 1)[:, :99].repeat(3, 2)).numpy()[:999],
         "truncated",
     ),
+    "column.png": (png(width=1, height=200_000_000), "more pixels than a file of its size can hold"),
+    "bomb.jpg": (announcing(WHOLE["JPEG"]), "15800x15800 pixels, more than a file of its size can hold"),
+    "scans.jpg": (scans(saved("JPEG", progressive=True), 300), "more scans than any encoder writes"),
+    "bomb.gif": (WHOLE["GIF"][:6] + struct.pack("<HH", 9999, 9999) + WHOLE["GIF"][10:], "than a file of its size can hold"),
+    "drawing.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is not an image"),
+    "bomb.ico": (icon(png(width=60000, height=60000)), "60000x60000 pixels, which is no icon"),
+    "data.png": (png(data=bytes(14) + random_bytes(70_000)), "more data than its pixels need"),
+    "chunks.png": (png(before=PNG_CHUNK * 11_000), "too many chunks"),
+    "header_inside.bmp": (WHOLE["BMP"][:10] + struct.pack("<I", 20) + WHOLE["BMP"][14:], "begin inside its header"),
     "animation.png": (frames("PNG"), "3 frames"),
-    "bomb.png": (png(width=60000, height=60000), "60000x60000 pixels, more than 250000000"),
-    "bomb_16.png": (png(width=60000, height=60000, depth=16), "raise max_pixels"),
+    "bomb.png": (png(width=60000, height=60000), "more pixels than a file of its size can hold"),
+    "bomb_16.png": (png(width=60000, height=60000, depth=16), "more pixels than a file of its size can hold"),
     "start.jpg": (b"\xff\xd8", "is not an image"),
     "half.jpg": (WHOLE["JPEG"][: len(WHOLE["JPEG"]) // 2], "truncated"),
-    "header.jpg": (WHOLE["JPEG"][:200], "is it complete"),
+    "header.jpg": (WHOLE["JPEG"][:200], "may be damaged"),
     "noise.jpg": (b"\xff\xd8\xff\xe0" + bytes(range(256)), "is not an image"),
-    "half.webp": (WHOLE["WEBP"][: len(WHOLE["WEBP"]) // 2], "is it complete"),
-    "header.webp": (WHOLE["WEBP"][:16], "is it complete"),
+    "half.webp": (WHOLE["WEBP"][: len(WHOLE["WEBP"]) // 2], "may be damaged"),
+    "header.webp": (WHOLE["WEBP"][:16], "may be damaged"),
     "animation.webp": (frames("WEBP"), "3 frames"),
     "half.bmp": (WHOLE["BMP"][: len(WHOLE["BMP"]) // 2], "truncated"),
     "header.bmp": (WHOLE["BMP"][:14], "is not an image"),
     "no_width.bmp": (WHOLE["BMP"][:18] + bytes(4) + WHOLE["BMP"][22:], "is not an image"),
     "bomb.bmp": (WHOLE["BMP"][:18] + struct.pack("<ii", 99999, 99999) + WHOLE["BMP"][26:], "raise max_pixels"),
-    "half.tif": (WHOLE["TIFF"][: len(WHOLE["TIFF"]) // 2], "is it complete"),
+    "half.tif": (WHOLE["TIFF"][: len(WHOLE["TIFF"]) // 2], "may be damaged"),
     "header.tif": (WHOLE["TIFF"][:8], "is not an image"),
     "floats.tif": (saved("TIFF", np.full((4, 4), 0.5, "float32")), "floats of an unknown range"),
     "wide.tif": (saved("TIFF", np.full((4, 4), 70000, "int32")), "from 70000 to 70000 do not fit into 16 bits"),
@@ -540,6 +573,64 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path, pixels):
     assert main(["enhance", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--max-pixels", "62"]) == 2
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".gif"])
+def test_the_limit_of_pillow_does_not_count(tmp_path, pixels, monkeypatch, suffix):
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_image(tmp_path / f"a{suffix}").shape == pixels.shape
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "options"),
+    [
+        ("PNG", "1", {"optimize": True}),
+        ("PNG", "RGB", {"optimize": True}),
+        ("GIF", "1", {}),
+        ("JPEG", "L", {"quality": 1, "optimize": True}),
+        ("JPEG", "RGB", {"quality": 1, "progressive": True}),
+        ("WEBP", "RGB", {"lossless": True}),
+        ("TIFF", "1", {"compression": "tiff_lzw"}),
+        ("TIFF", "L", {"compression": "tiff_lzw"}),
+        ("TIFF", "1", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "1", {"compression": "packbits"}),
+        ("TIFF", "1", {"compression": "group4"}),
+        ("BMP", "1", {}),
+        ("JPEG2000", "RGB", {}),
+        ("TGA", "L", {"compression": "tga_rle"}),
+    ],
+)
+@pytest.mark.parametrize("colour", ["black", "white"])
+def test_a_plain_picture_in_a_small_file_is_read(form, mode, options, colour):
+    picture = Image.new(mode, (2000, 1500), colour)
+    image = read_image(saved(form, picture, **options))
+    assert abs(image.astype("int16") - (255 if colour == "white" else 0)).max() <= 1
+
+
+ROW = b"\0" + bytes(range(1, 25))  # eight pixels; zeros are what Pillow leaves where rows are missing
+ADAM7 = b"".join(
+    rows * (b"\0" + columns * b"\1\2\3") for rows, columns in [(1, 1), (1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)]
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        ({}, 8 * ROW),
+        ({}, 4 * ROW + bytes(100)),
+        ({"depth": 16, "width": 4}, 8 * ROW),
+        ({"depth": 16, "width": 4}, bytes(200)),
+        ({"interlace": 1}, ADAM7),
+    ],
+)
+def test_a_png_without_all_its_rows_is_refused(options, data):
+    options = {"width": 8, "height": 8} | options
+    assert read_image(png(**options, data=data)).shape == (8, options["width"], 3)
+    for part in (data[: len(data) // 2], data[:-1]):
+        with pytest.raises(ValueError, match=r"its data ends before its last row|is truncated"):
+            read_image(png(**options, data=part))
+
+
 def test_100_megapixels_are_taken_by_default(tmp_path):
     Image.new("L", (12000, 8400)).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").shape == (8400, 12000, 3)
@@ -550,6 +641,87 @@ def test_the_further_pictures_in_a_phones_jpeg_do_not_matter(tmp_path, pixels):
     pictures[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=pictures[1:])
     assert header(tmp_path / "a.jpg")[0] == "MPO"
     assert read_image(tmp_path / "a.jpg").shape == pixels.shape
+
+
+JUNK = [
+    b"junk",
+    b"Exif\0\0junk",
+    b"Exif\0\0II*\0",
+    b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+    b"Exif\0\0II*\0\x08\0\0\0\1\0" + bytes(4),
+]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", JUNK)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_junk_for_exif_is_no_reason_to_refuse_a_picture(pixels, form, exif):
+    options = {"lossless": True} if form == "WEBP" else {}
+    expected = read_image(saved(form, pixels, **options))
+    contents = saved(form, pixels, exif=exif, **options)
+    np.testing.assert_array_equal(read_image(contents), expected)
+    with Image.open(io.BytesIO(contents)) as picture:
+        np.testing.assert_array_equal(read_image(picture), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_the_orientation_in_damaged_exif_counts(pixels):
+    entries = b"\x01\x0f\0\2\0\xff\0\0\0\0\xff\xff" + b"\x01\x12\0\3\0\0\0\1\0\6\0\0"  # a maker of 16 MB
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + entries
+    np.testing.assert_array_equal(read_image(saved("PNG", pixels, exif=exif)), upright(pixels))
+
+
+BOMB = zlib.compress(bytes(3_000_000))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        chunk(b"tRNS", b"\1"),
+        chunk(b"tRNS", bytes(300)),
+        chunk(b"iCCP", b"a\0\0" + BOMB),
+        chunk(b"iCCP", b"a\0\7"),
+        chunk(b"zTXt", b"a\0\0" + BOMB),
+        chunk(b"iTXt", b"a\0\1\0\0\0" + BOMB),
+        chunk(b"pHYs", b"\1"),
+        chunk(b"sRGB"),
+        chunk(b"tEXt", b"a\0b")[:-1] + b"\0",  # a wrong checksum
+        chunk(b"tEXt", b"interlace\0yes"),
+        chunk(b"tEXt", b"transparency\0yes"),
+        chunk(b"tEXt", b"bbox\0yes"),
+    ],
+)
+def test_damaged_metadata_of_a_png_is_left_out(damaged):
+    data, good = b"".join(b"\0" + random_bytes(24) for _ in range(8)), chunk(b"tEXt", b"Title\0Night")
+    expected = read_image(png(8, 8, data=data))
+    for place in ("before", "after"):
+        image, extras = read_photo(png(8, 8, data=data, **{place: damaged + good}))
+        np.testing.assert_array_equal(image, expected)
+        assert extras == {"text": {"Title": "Night"}}
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a.png is a pipe, a socket or a device"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"/dev/zero is a pipe, a socket or a device"):
+        read_image("/dev/zero")
+
+
+def test_libtiff_prints_nothing(capfd):
+    contents = tiff(np.zeros((40, 40, 3), "uint8"), compression="zlib", photometric="rgb")
+    place = contents.index(b"x\x9c") if b"x\x9c" in contents else contents.index(b"x\xda")
+    with pytest.raises(ValueError, match="may be damaged"):
+        read_image(contents[:place] + b"junkjunk" + contents[place + 8 :])
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bmp_of_8_bits_may_be_black_and_white():
+    picture = Image.new("P", (9, 7))
+    picture.putpalette(b"\0\0\0\xff\xff\xff")
+    picture.putpixel((3, 4), 1)
+    image = read_image(saved("BMP", picture))
+    assert np.argwhere(image).tolist() == [[4, 3, channel] for channel in range(3)]
 
 
 @pytest.fixture(scope="module")

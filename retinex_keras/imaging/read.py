@@ -1,8 +1,12 @@
 """Files to arrays, with what a file holds besides its colours."""
 
 import contextlib
+import ctypes
+import functools
 import io
+import logging
 import os
+import struct
 import sys
 import threading
 from pathlib import Path, PurePath
@@ -11,12 +15,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import MAX_PIXELS, PathLike
+from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, SCAN_BYTES, SCANS, PathLike, png
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
 # rating, copyright, Microsoft's five, and the directories of exposure and position. 700 is where TIFF keeps XMP.
 EXIF_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 34665, 34853, *range(40091, 40096)}
+ORIENTATION = 274
 # Pillow holds 8 bits a colour: of "RGB;16B", big-endian, it takes the first byte of each value, the high one. As "RGB;16L",
 # little-endian, it takes the second one of the same file. N is the order of the machine.
 OTHER_BYTES = {
@@ -24,14 +29,37 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
-STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow knows these files, but reads none of them
 # Photos that need more than Pillow: HEIF and its kin, JPEG XL, films and scenes of high range, raw files of cameras.
 OTHER_PHOTOS = (
     ".heic .heics .heif .heifs .hif .avif .avifs .jxl .jxr .jp2 .exr .hdr .psb .xcf .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf "
     ".fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
 )
 UNREAD = "Its format cannot be read here; save the photo as a JPEG, PNG or TIFF."
-_opening = threading.Lock()
+PIXELS_PER_BYTE = {"JPEG": JPEG, "MPO": JPEG, "BMP": BMP, "GIF": LZW}
+# By TIFF's numbers of compressions: none (colours may have fewer pixels than grey), LZW, JPEG, deflate twice, packed runs.
+TIFF_BYTES_PER_BYTE = {1: 4, 5: LZW, 7: 3 * JPEG, 8: DEFLATE, 32946: DEFLATE, 32773: 64}
+# What Pillow raises, libtiff and Pillow's logger would print too.
+with contextlib.suppress(AttributeError, OSError):
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class _NoLimit:
+    """Takes off Pillow's own limit of pixels, a global, while any thread reads a file."""
+
+    lock, count, limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self.lock:
+            if not _NoLimit.count:
+                _NoLimit.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            _NoLimit.count += 1
+
+    def __exit__(self, *_):
+        with self.lock:
+            _NoLimit.count -= 1
+            if not _NoLimit.count:
+                Image.MAX_IMAGE_PIXELS = _NoLimit.limit
 
 
 def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -81,6 +109,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     True
     """
     name = _name(source)
+    if isinstance(source, PathLike) and os.path.exists(source) and not (os.path.isfile(source) or os.path.isdir(source)):
+        raise ValueError(f"{name} is a pipe, a socket or a device, which may never end; write what comes from it to a file.")
     try:
         if hasattr(source, "read") and not source.seekable():
             source = source.read()
@@ -101,7 +131,9 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name} could not be read ({reason}); is it complete?") from None
+        raise ValueError(
+            f"{name} could not be read ({reason}); it may be damaged: get it again, or save it again as PNG."
+        ) from None
     raise ValueError(f"{name} {problem}.")
 
 
@@ -121,31 +153,64 @@ def _name(source):
 def _opened(source):
     """Opens a path, a file or a picture as a Pillow picture that may be changed; of a file only the header is read."""
     if isinstance(source, Image.Image):
-        exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
+        exif = None
+        with contextlib.suppress(Exception):  # damaged EXIF
+            exif = source.getexif()  # before the pixels: once it has them, Pillow closes a file
         picture = source.copy()
         picture.text = getattr(source, "text", {})
-        if exif:
-            picture.info["exif"] = exif.tobytes()
-        yield picture
+        with contextlib.suppress(Exception):
+            if exif:
+                picture.info["exif"] = exif.tobytes()
+        with _NoLimit():
+            yield picture
         return
     # Given a path, Pillow would map TIFF into memory, and turn some of those wrongly. A user's file stays open.
-    with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream:
-        with _opening:
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit of the size, a global
-            try:
-                file = Image.open(stream)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+    with open(source, "rb") if isinstance(source, PathLike) else contextlib.nullcontext(source) as stream, _NoLimit():
+        stream.seek(0)
+        head = stream.read(8)
+        if head == png.SIGNATURE:
+            stream = png.without_damage(stream)
+        elif head.startswith(b"\0\0\1\0"):
+            _check_icon(stream)
+        file = Image.open(stream, formats=_formats())
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
 
 
+def _check_icon(stream):
+    """Raises OSError if an icon is too large to be one: Pillow decodes it when it opens it, by the size that is inside."""
+    stream.seek(4)
+    for number in range(int.from_bytes(stream.read(2), "little")):
+        stream.seek(6 + 16 * number + 12)
+        stream.seek(int.from_bytes(stream.read(4), "little"))
+        head = stream.read(24).ljust(24, b"\0")
+        sides = struct.unpack(">16x2I" if head.startswith(png.SIGNATURE) else "<4x2I12x", head)
+        if max(sides) > 4096:
+            raise OSError("it holds a picture of {}x{} pixels, which is no icon".format(*sides))
+
+
+@functools.cache
+def _formats():
+    """Those of the formats that the installed Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _problem(file, max_pixels):
     """What is wrong with an opened file by its header, or None."""
-    if file.width * file.height > max_pixels:
-        return f"has {file.width}x{file.height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
-    frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a phone's JPEG with further pictures in it
+    width, height = file.size
+    if width * height > max_pixels:
+        return f"has {width}x{height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
+    if width * height > _room(file):
+        return f"announces {width}x{height} pixels, more than a file of its size can hold: it may be damaged, get it again"
+    if file.format in ("JPEG", "MPO"):
+        file.fp.seek(0)
+        contents = file.fp.read()
+        if contents.count(b"\xff\xda") > SCANS + len(contents) // SCAN_BYTES:
+            return "has more scans than any encoder writes: it may be damaged, get it again"
+    frames = _frames(file)
     if frames > 1:
+        frames = "99 or more" if frames == 99 else frames
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
@@ -156,8 +221,43 @@ def _problem(file, max_pixels):
     return None
 
 
+def _room(file):
+    """How many pixels an opened file can hold at most, by its length; without a limit where that is not known."""
+    if not getattr(file, "fp", None):
+        return float("inf")
+    at = file.fp.tell()
+    size = file.fp.seek(0, io.SEEK_END)
+    file.fp.seek(at)
+    if file.format == "TIFF":
+        bits = sum(file.tag_v2.get(258, (1,)))
+        return size * TIFF_BYTES_PER_BYTE.get(file.tag_v2.get(259, 1), float("inf")) * 8 / max(bits, 1)
+    return size * PIXELS_PER_BYTE.get(file.format, float("inf"))
+
+
+def _frames(file):
+    """How many frames an opened file has; of a TIFF, where counting takes long, at most 99."""
+    if file.format == "MPO":
+        return 1  # a phone's JPEG with further pictures in it
+    if file.format != "TIFF":
+        return getattr(file, "n_frames", 1)
+    frames = 1
+    with contextlib.suppress(EOFError):
+        while frames < 99:
+            file.seek(frames)
+            frames += 1
+    file.seek(0)
+    return frames
+
+
 def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
+    if file.format == "BMP":
+        file.fp.seek(10)
+        start, head, bits = struct.unpack("<II10xB", file.fp.read(19))
+        if 0 < start < 14 + head:
+            raise OSError("its pixels begin inside its header")
+        if file.mode == "1" and bits == 8:  # Pillow would read one bit for each
+            file.tile = [tile._replace(args=("1;8", *tile.args[1:])) for tile in file.tile]
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
@@ -192,8 +292,38 @@ def _upright(file, raw=None):
     if raw:
         args = [raw if isinstance(tile.args, str) else (raw, *tile.args[1:]) for tile in file.tile]
         file.tile = [tile._replace(args=new) for tile, new in zip(file.tile, args)]
+    stream = getattr(file, "fp", None)
+    file.load()
+    if file.format == "PNG" and stream:  # Pillow leaves rows black that the data does not hold
+        last = np.asarray(file.crop((0, file.height - 1, file.width, file.height)))
+        if (file.info.get("interlace") or not last.any()) and not png.is_whole(stream):
+            raise OSError("its data ends before its last row")
+    exif = file.info.pop("exif", None)  # Pillow would stop at damage in it, and a server would not
+    with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture, here and below
+        file.getexif()  # what is not in `exif`: TIFF's, and the orientation in XMP
+    file.info.pop("Raw profile type exif", None)  # or Pillow would write it anew
+    orientation = _orientation(exif or b"")
+    if orientation is not None:
+        file.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(file, in_place=True)
+    if exif:
+        file.info["exif"] = exif
     return file
+
+
+def _orientation(exif):
+    """The orientation in EXIF data, None if there is none; what `serving.decode` takes for it, so that both turn alike."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    found = None
+    if order and len(exif) >= 8:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start) if start + 2 <= len(exif) else (0,)
+        for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", exif, at)
+            if tag == ORIENTATION and number == 1 and kind in (3, 4):
+                (found,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at + 8)
+    return found
 
 
 def _array(picture, values=None):
@@ -220,8 +350,11 @@ def _metadata(file):
     profile = _profile(file)
     if profile and profile.profile.xcolor_space == "RGB " and file.mode != "CMYK":
         extras["icc_profile"] = file.info["icc_profile"]
-    with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture
+    with contextlib.suppress(Exception):
         exif = file.getexif()
+        if "exif" in file.info:
+            exif = Image.Exif()
+            exif.load(file.info["exif"])
         for tag in set(exif) - EXIF_TAGS:
             del exif[tag]
         if len(exif):
@@ -289,7 +422,7 @@ def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[
 def is_image_name(path: PathLike) -> bool:
     """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads."""
     form = Image.registered_extensions().get(PurePath(path).suffix.lower())
-    return not _is_hidden(path) and form not in STUBS and (form in Image.OPEN or form == "MPO")  # which is opened as JPEG
+    return not _is_hidden(path) and form in FORMATS and (form in Image.OPEN or form == "MPO")  # which is opened as JPEG
 
 
 def is_unread_photo(path: PathLike) -> bool:

@@ -2,7 +2,11 @@
 
 import tensorflow as tf
 
+from retinex_keras.imaging import DEFLATE, JPEG, SCAN_BYTES, SCANS
+from retinex_keras.imaging.png import CHANNELS, PASSES
+
 MEND = "save it as RGB, in PNG"
+WHOLE = "a whole file, received one that is damaged, or announces more pixels than it can hold"
 
 
 def decode(contents, max_pixels):
@@ -16,7 +20,7 @@ def decode(contents, max_pixels):
     CMYK and grey with a profile.
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
-    end = tf.size(data, tf.int64) - 1
+    end, zero = tf.size(data, tf.int64) - 1, tf.constant(0, tf.int64)
 
     def number(at, count, little=False):
         """The integers of so many bytes at the offsets `at`, int64; beyond the end of the file are zeros."""
@@ -41,18 +45,23 @@ def decode(contents, max_pixels):
     def eight_bits(image):
         return tf.cast(image, tf.uint16) * 257
 
-    def find(first, wanted, following):
-        """The offset of the first chunk that is wanted, beginning at an offset; the end of the file if there is none."""
-        start = [tf.constant(first, tf.int64)]
-        (at,) = tf.while_loop(lambda at: (at < end) & ~wanted(at), lambda at: [following(at)], start, maximum_iterations=9999)
-        return tf.where(wanted(at), at, end)
+    def walk(at, is_last, step, *state):
+        """Goes from one part of a file to the next, and lets each change a state: `at` of the last, and what the state is then.
 
-    def upright(image, at):
-        """Turns the image by the EXIF data at an offset."""
-        at += tf.where(has(at, b"Exif"), tf.constant(6, tf.int64), 0)
+        It ends at the end of the file too, and where there are too many parts.
+        """
+        most = tf.cast(10_000 + end // 1024, tf.int32)
+        state = [tf.constant(value, tf.int64) if isinstance(value, int) else value for value in (at, *state)]
+        return tf.while_loop(lambda at, *_: (at < end) & ~is_last(at), step, state, maximum_iterations=most)
+
+    def upright(image, at, length):
+        """Turns the image by EXIF data."""
+        beyond = at + length
+        at += tf.where(has(at, b"Exif\0\0"), zero + 6, zero)
         little = has(at, b"II")
         entries = at + number(at + 4, 4, little)
-        entries += 2 + 12 * tf.range(number(entries, 2, little))
+        count = tf.minimum(number(entries, 2, little), (beyond - entries - 2) // 12)
+        entries += 2 + 12 * tf.range(tf.maximum(count, 0))
         kind = number(entries + 2, 2, little)
         one_integer = (number(entries + 4, 4, little) == 1) & ((kind == 3) | (kind == 4))  # of 16 or 32 bits
         is_orientation = (number(entries, 2, little) == 0x112) & one_integer
@@ -66,54 +75,95 @@ def decode(contents, max_pixels):
         return tf.cond(turn % 4 >= 2, lambda: tf.reverse(image, [0]), lambda: image)
 
     def jpeg():
-        def following(at):
-            after = tf.where(has(at, b"\xff\xff"), at + 1, at + 2 + number(at + 2, 2))  # a segment may begin with padding
-            return tf.where(has(at, b"\xff\xda"), end, after)
+        def step(at, exif, profile, known):
+            mark = number(at + 1, 1)
+            alone = (mark == 0) | (mark == 0xC8) | (mark >= 0xD0) & (mark <= 0xD9) | (mark >= 0xF0) & (mark <= 0xFD)
+            after = at + 2 + tf.where(alone, zero, tf.maximum(number(at + 2, 2), 2))
+            after = tf.where(~has(at, b"\xff") | (mark == 0xFF), at + 1, after)  # what is no mark is passed over
+            exif = tf.where((exif == end) & has(at, b"\xff\xe1") & has(at + 4, b"Exif\0\0"), at, exif)
+            profile |= has(at, b"\xff\xe2") & has(at + 34, b"GRAY")
+            return after, exif, profile, known & (~has(at, b"\xff") | (mark == 0) | (mark >= 0xC0))
 
+        at, exif, profile, known = walk(2, lambda at: has(at, b"\xff\xda"), step, end, tf.constant(False), tf.constant(True))
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
-        profile = find(2, lambda at: has(at, b"\xff\xe2") & has(at + 34, b"GRAY"), following)
-        plain = (channels == 3) | (channels == 1) & (profile == end)
-        with checked(height, width, plain, f"Expected RGB, or grey without a profile: {MEND}"):
+        scans = tf.math.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA))
+        fits = (
+            known
+            & (at < end)
+            & (scans <= SCANS + end // SCAN_BYTES)
+            & (tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= JPEG * end)
+        )
+        plain = (channels == 3) | (channels == 1) & ~profile
+        with (
+            checked(height, width, fits, f"Expected {WHOLE}"),
+            check(plain, f"Expected RGB, or grey without a profile: {MEND}"),
+        ):
             image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
-        exif = find(2, lambda at: has(at, b"\xff\xe1") & has(at + 4, b"Exif"), following)
-        return upright(eight_bits(image), exif + 4)
+        return upright(eight_bits(image), exif + 4, number(exif + 2, 2) - 2)
 
     def png():
-        def following(at):
-            return at + 12 + number(at, 4)
+        depth, colour = number(24, 1), number(25, 1)
 
-        def unfit(at):
-            return has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (number(25, 1) == 0) & ~is_16_bit  # 0 is grey without alpha
+        def step(at, exif, packed, unfit):
+            exif = tf.where((exif == end) & has(at + 4, b"eXIf"), at, exif)
+            unfit |= has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (colour == 0) & ~is_16_bit  # 0 is grey without alpha
+            length = number(at, 4)
+            return at + 12 + length, exif, packed + tf.where(has(at + 4, b"IDAT"), length, zero), unfit
 
-        plain = ~unfit(find(8, lambda at: unfit(at) | has(at + 4, b"IDAT"), following))
-        with checked(number(20, 4), number(16, 4), plain, f"Expected no animation, and grey without a profile: {MEND}"):
+        at, exif, packed, unfit = walk(8, lambda at: has(at + 4, b"IEND"), step, end, 0, tf.constant(False))
+        width, height = number(16, 4), number(20, 4)
+        passes = tf.constant([[(0, 0, 1, 1)] + 6 * [(2**32, 0, 1, 1)], PASSES], tf.int64)  # one, and six of no rows; or seven
+        y, x, down, right = tf.unstack(tf.gather(passes, tf.minimum(number(28, 1), 1)), axis=1)
+        rows, columns = (height - y + down - 1) // down, (width - x + right - 1) // right
+        bits = depth * tf.gather(tf.constant([CHANNELS.get(kind, 0) for kind in range(256)], tf.int64), colour)
+        unpacked = tf.reduce_sum(tf.where((rows > 0) & (columns > 0), rows * (1 + (columns * bits + 7) // 8), zero))
+        fits = (at < end) & (unpacked <= DEFLATE * packed) & (packed <= 2 * unpacked + 65536)
+        with (
+            checked(height, width, fits, f"Expected {WHOLE}"),
+            check(~unfit, f"Expected no animation, and grey without a profile: {MEND}"),
+        ):
             image = tf.io.decode_png(contents, channels=3, dtype=tf.uint16)  # 8 bits become 16 as by `eight_bits`
-        return upright(image, 8 + find(8, lambda at: has(at + 4, b"eXIf"), following))
+        return upright(image, exif + 8, number(exif, 4))
 
     def webp():
         bits = number(21, 4, True)  # 14 for the width, 14 for the height
         lossy = number(28, 2, True) % 2**14, number(26, 2, True) % 2**14
         lossless = 1 + bits // 2**14 % 2**14, 1 + bits % 2**14
         extended = 1 + number(27, 3, True), 1 + number(24, 3, True)
-        size = tf.where(has(12, b"VP8L"), lossless, tf.where(has(12, b"VP8X"), extended, lossy))
-        still = ~has(12, b"VP8X") | (number(20, 1) // 2 % 2 == 0)
+        is_extended, flags = has(12, b"VP8X"), number(20, 1)
+        size = tf.where(has(12, b"VP8L"), lossless, tf.where(is_extended, extended, lossy))
+        still = ~is_extended | (flags // 2 % 2 == 0)
         with checked(*tf.unstack(size), still, "Expected a picture, received an animation"):
             image = tf.io.decode_image(contents, expand_animations=False)[..., :3]  # no alpha
 
-        def following(at):
-            return at + 8 + (number(at + 4, 4, True) + 1) // 2 * 2
+        def step(at):
+            return [at + 8 + (number(at + 4, 4, True) + 1) // 2 * 2]
 
-        return upright(eight_bits(image), 8 + find(12, lambda at: has(at, b"EXIF"), following))
+        (at,) = walk(12, lambda at: has(at, b"EXIF"), step)
+        has_exif = is_extended & (flags // 8 % 2 == 1) & (at < 8 + number(4, 4, True))
+        return upright(eight_bits(image), tf.where(has_exif, at, end) + 8, number(at + 4, 4, True))
 
     def bmp():
-        height, bits = number(22, 4, True), number(28, 2, True)
+        start, head, bits = number(10, 4, True), number(14, 4, True), number(28, 2, True)
+        width, height = number(18, 4, True), number(22, 4, True)
         height = tf.minimum(height, 2**32 - height)  # negative where the first row is the upper one
-        plain = (number(30, 4) == 0) & ((bits == 8) | (bits == 24) | (bits == 32))
-        with checked(height, number(18, 4, True), plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"):
-            image = tf.io.decode_bmp(contents)
-        palette = 14 + number(14, 4, True) + 4 * tf.range(256, dtype=tf.int64)[:, None] + [2, 1, 0]
-        coloured = tf.gather(data, tf.minimum(palette, end))
-        image = tf.cond(bits == 8, lambda: tf.gather(coloured, tf.cast(image[..., 0], tf.int32)), lambda: image[..., :3])
+        colours = number(46, 4, True)
+        colours = tf.where(colours == 0, zero + 256, colours)
+        plain = (number(30, 4) == 0) & ((bits == 8) & (colours <= 256) | (bits == 24) | (bits == 32))
+        plain &= tf.reduce_any(head == [40, 52, 56, 64, 108, 124])
+        needed = start + (width * bits + 31) // 32 * 4 * height
+        with (
+            checked(height, width, plain, f"Expected a BMP of 8, 24 or 32 bits, uncompressed: {MEND}"),
+            check((start >= 14 + head + tf.where(bits == 8, zero + 1, zero)) & (needed <= end), f"Expected {WHOLE}"),
+        ):
+            image = tf.io.decode_bmp(tf.strings.substr(contents, zero, needed))  # files may be longer
+        index = tf.range(256, dtype=tf.int64)[:, None]
+        palette = tf.cast(tf.gather(data, tf.minimum(14 + head + 4 * index + [2, 1, 0], end)), tf.int64)
+        # As Pillow has it: black beyond the colours, but a palette of greys, or of black and white, counts for nothing.
+        grey = tf.where(colours == 2, tf.minimum(index, 1) * 255, index)
+        is_grey = tf.reduce_all((palette == grey) | (index >= colours))
+        palette = tf.cast(tf.where(is_grey, grey + zero * palette, tf.where(index < colours, palette, 0)), tf.uint8)
+        image = tf.cond(bits == 8, lambda: tf.gather(palette, tf.cast(image[..., 0], tf.int32)), lambda: image[..., :3])
         return eight_bits(image)
 
     def unknown():

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import MAX_PIXELS, PathLike
+from retinex_keras.imaging import MAX_PIXELS, PathLike, cameras
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
@@ -24,6 +24,7 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
+HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF
 _opening = threading.Lock()
 
 
@@ -46,8 +47,11 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict]:
     """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation, and what else its file holds.
 
-    Grey, palette and CMYK images become RGB. 16 bits are kept of grey images and of RGB in PNG and TIFF; CMYK, premultiplied
-    alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey and CMYK of 8 bits are
+    With the extra `formats` it reads HEIF, of which the primary picture counts, and raw files of cameras: developed to sRGB of
+    16 bits with the camera's white balance, and not brightened. Of these it keeps EXIF without the maker's note.
+
+    Grey, palette and CMYK images become RGB. 16 bits are kept of grey images, of RGB in PNG and TIFF, and of HEIF of 10 or 12
+    bits; CMYK, premultiplied alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey and CMYK of 8 bits are
     converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
 
     Args:
@@ -63,8 +67,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
-            16 bits.
+        ValueError: if it is not an image, is truncated, too large, has several frames, holds no whole numbers of up to 16
+            bits, or needs the extra `formats`.
         TypeError: if the source is something else.
 
     >>> image, extras = read_photo("dark.png")
@@ -86,6 +90,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
                 colours = values.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
                 extras = {"alpha": values[..., colours:]} if colours < values.shape[-1] else {}
                 return np.broadcast_to(values[..., :colours], (*values.shape[:2], 3)), extras | _metadata(file)
+    except cameras.FormatError as error:
+        problem = error
     except UnidentifiedImageError:
         raise ValueError(
             f"{name} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
@@ -126,7 +132,7 @@ def _opened(source):
         with _opening:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own limit of the size, a global
             try:
-                file = Image.open(stream)
+                file = cameras.open_file(stream, _name(source)) or Image.open(stream)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         yield file
@@ -137,11 +143,14 @@ def _problem(file, max_pixels):
     """What is wrong with an opened file by its header, or None."""
     if file.width * file.height > max_pixels:
         return f"has {file.width}x{file.height} pixels, more than {max_pixels}: if you trust it, raise max_pixels"
-    frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a phone's JPEG with further pictures in it
+    # MPO is a phone's JPEG with further pictures in it, and HEIF holds bursts.
+    frames = 1 if file.format in ("MPO", "HEIF") else getattr(file, "n_frames", 1)
     if frames > 1:
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
+    if file.info.get("nclx_profile", {}).get("transfer_characteristics") in HIGH_RANGE:
+        return "holds colours of a high dynamic range (PQ or HLG): save it as RGB of 8 or 16 bits"
     tags = getattr(file, "tag_v2", {})  # of a TIFF
     bits, layout = tags.get(258, (8,)), (tags.get(284), tags.get(262))
     if max(bits) > 8 and (layout[0] == 2 and len(bits) > 1 or layout[1] == 0 or max(bits) == 12):
@@ -151,6 +160,9 @@ def _problem(file, max_pixels):
 
 def _decode(file, source):
     """The picture in a file, upright: (H, W, C), uint8 or uint16; C is 1 for grey, 3 for RGB, with alpha 2 or 4."""
+    values = cameras.decode_deep(file)
+    if values is not None:
+        return values
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
@@ -244,7 +256,8 @@ def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
 
 
 def is_image_name(path: PathLike) -> bool:
-    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads."""
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that is read here."""
     path, formats = PurePath(path), Image.registered_extensions()
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and formats.get(path.suffix.lower()) in Image.OPEN
+    hidden, suffix = any(part.startswith(".") for part in path.parts), path.suffix.lower()
+    of_camera = suffix in cameras.EXTRA and suffix in cameras.readable_suffixes()
+    return not hidden and (of_camera or formats.get(suffix) in Image.OPEN)

@@ -16,9 +16,10 @@ from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import read_image, read_photo
-from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, write_image
+from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, encode_png, write_image
 
 NAME = "retinex"  # of the model on the server
+TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
 RETRIES = 4  # of what can pass: a server that starts, or is busy
 
 
@@ -184,7 +185,7 @@ def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quali
         server: from `connect`.
         image: its path.
         out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: of JPEG, WebP and AVIF, 1 to 100.
 
     Raises:
         FileNotFoundError: if there is no such file, or no folder for the result.
@@ -245,8 +246,12 @@ def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: i
 
 def _enhanced(server, path):
     """What a server makes of the image in a file, and the extras of the file."""
-    extras = read_photo(path)[1]
+    photo, extras = read_photo(path)
+    contents = Path(path).read_bytes()
+    if not contents.startswith(TAKEN):
+        contents = encode_png(photo)
+    del photo
     try:
-        return read_image(server.enhance(Path(path).read_bytes())), extras
+        return read_image(server.enhance(contents)), extras
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -187,10 +187,7 @@ def test_the_preview_of_a_raw_file_is_not_taken_for_it(tmp_path, name):
         assert file.size == (24, 16)  # what Pillow takes it for
     assert read_image(tmp_path / name).shape == (64, 96, 3)
     (tmp_path / name).write_bytes(dng(preview=True, version=False))  # as other makers' files are
-    try:
-        assert read_image(tmp_path / name).shape == (64, 96, 3)
-    except ValueError as error:
-        assert "could not be read" in str(error)
+    assert read_image(tmp_path / name).shape == (64, 96, 3)
 
 
 @with_raw

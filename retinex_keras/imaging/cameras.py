@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 HEIF = frozenset({".heic", ".heif", ".hif"})
-RAW = frozenset(
-    ".3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf .srw".split()
-)
+NAMES = "3fr arw cr2 cr3 crw dng erf iiq kdc mef mos mrw nef nrw orf pef raf rw2 rwl sr2 srf srw"
+RAW = frozenset(f".{name}" for name in NAMES.split())
 EXTRA = HEIF | RAW  # the suffixes of what the extra reads
 MISSING = "which needs pip install 'retinex_keras[formats]'; or save it as a JPEG, PNG or TIFF"
 # What raw files begin with that are no plain TIFF: Fujifilm's, Olympus's (three), Panasonic's.

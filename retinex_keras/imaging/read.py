@@ -51,8 +51,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     16 bits with the camera's white balance, and not brightened. Of these it keeps EXIF without the maker's note.
 
     Grey, palette and CMYK images become RGB. 16 bits are kept of grey images, of RGB in PNG and TIFF, and of HEIF of 10 or 12
-    bits; CMYK, premultiplied alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey and CMYK of 8 bits are
-    converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
+    bits; CMYK, premultiplied alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey
+    and CMYK of 8 bits are converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
 
     Args:
         source: a path; the content of a file, as bytes, bytearray or memoryview; a binary file object, which is read from

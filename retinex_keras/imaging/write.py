@@ -23,7 +23,8 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(
-            f"The suffix decides the format of an image. Received {str(path)!r}: end it in .png, .jpg, .webp, .avif, .bmp or .tif."
+            f"The suffix decides the format of an image. Received {str(path)!r}: "
+            "end it in .png, .jpg, .webp, .avif, .bmp or .tif."
         )
     if path.suffix.lower() == ".avif" and not cameras.has_avif():
         raise ValueError(f"{path.name}: this Pillow cannot write AVIF: pip install 'pillow>=11.3', or write a .png.")
@@ -60,8 +61,9 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
         quality: of JPEG, WebP and AVIF, 1 to 100.
 
     Raises:
-        ValueError: if the suffix names none of PNG, JPEG, WebP, AVIF, BMP and TIFF; if the array is not as above, or a side longer
-            than the format allows; if alpha has another size; if the quality is out of range.
+        ValueError: if the suffix names none of PNG, JPEG, WebP, AVIF, BMP and TIFF, or AVIF and Pillow is older than 11.3; if
+            the array is not as above, or a side longer than the format allows; if alpha has another size; if the quality is
+            out of range.
         FileNotFoundError: if there is no such folder.
 
     >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))

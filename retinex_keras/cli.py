@@ -241,7 +241,7 @@ def _parser():
 
     results, add = shared()
     add("--force", action="store_true", help="make results of a folder again that exist")
-    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: %(default)s)")
+    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG, WebP and AVIF (default: %(default)s)")
 
     add = command(train, "Train the networks of a recipe, or go on with a stopped run.")
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")

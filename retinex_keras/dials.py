@@ -45,6 +45,9 @@ class Dials(NamedTuple):
         return self
 
 
+DEFAULTS = Dials()
+
+
 def check_dials(model, **dials: float | None) -> Dials:
     """The dials for a model; a ValueError says that one is out of range, or that the model does not decompose.
 
@@ -53,7 +56,7 @@ def check_dials(model, **dials: float | None) -> Dials:
     Dials(exposure=1, strength=1.0, colour=1.0, brightness=None)
     """
     dials = Dials(**dials).check()
-    if dials != Dials() and not model.decomposes:
+    if dials != DEFAULTS and not model.decomposes:
         raise ValueError("These weights do not split an image into reflectance and illumination: they have no dials.")
     return dials
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retinex_keras.dials import STEERED, Dials, check_dials, find_exposure
+from retinex_keras.dials import DEFAULTS, STEERED, check_dials, find_exposure
 from retinex_keras.engines import choose_engine, import_keras, shipped_weights
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
@@ -302,7 +302,7 @@ def _tiles(image, model, tile, dials, *names):
     tiles = [cut(side, most, margin, multiple) for side, most in zip(image.shape, largest)]
 
     run, settings = model.runner(*names), []
-    if dials != Dials():
+    if dials != DEFAULTS:
         if dials.brightness is not None:
             dials = dials._replace(exposure=_exposure_for(image, model, tile, dials))
         run, settings = model.runner(*names, steered=True), [np.float32(dials[:3])]
@@ -335,7 +335,7 @@ def _exposure_for(image, model, tile, dials):
     """The exposure for the dials' brightness: a first pass over the tiles keeps the pixels of the context."""
     sample = {name: np.empty((CONTEXT, CONTEXT, 1 if "illumination" in name else 3)) for name in STEERED}
     indices = [context_indices(side) for side in image.shape[:2]]
-    for *spans, parts in _tiles(image, model, tile, Dials(), *STEERED):
+    for *spans, parts in _tiles(image, model, tile, DEFAULTS, *STEERED):
         inside = [np.flatnonzero((own >= span.start) & (own < span.stop)) for own, span in zip(indices, spans)]
         taken = [own[which] - span.start for own, which, span in zip(indices, inside, spans)]
         for name, values in parts.items():

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from stand_in_server import StandIn, serve_grpc, serve_rest
+from test_formats import dng, gradient, heic
 
 from retinex_keras.cli import main
 from retinex_keras.imaging.read import read_image, read_photo
@@ -80,6 +81,23 @@ def test_the_suffix_decides_the_format(url, photo, tmp_path):
     assert main(["request", url, str(photo), str(tmp_path / "out.jpg")]) == 0
     with Image.open(tmp_path / "out.jpg") as result:
         assert (result.format, result.size) == ("JPEG", (17, 13))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.dng", "a.heic"])
+def test_what_the_server_does_not_take_is_sent_as_png(url, exports, tmp_path, random, name):
+    if name.endswith(("dng", "heic")):
+        pytest.importorskip({"dng": "rawpy", "heic": "pillow_heif"}[name[2:]], reason="the extra formats is not installed")
+    photo = tmp_path / name
+    if name == "a.tif":
+        write_image(photo, random.integers(0, 65536, (13, 17, 3), "uint16"))
+    elif name == "a.gif":
+        Image.fromarray(random.integers(0, 60, (13, 17), "uint8")).save(photo)
+    else:
+        photo.write_bytes(dng(6) if name == "a.dng" else heic(gradient()))
+    assert main(["request", url, str(photo), str(tmp_path / "out.png")]) == 0
+    result, expected = read_image(tmp_path / "out.png"), enhance(photo, exports[1][2])
+    assert result.dtype == expected.dtype == (np.uint16 if name in ("a.tif", "a.dng") else np.uint8)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_without_a_photo_the_versions_are_listed(url, capsys):

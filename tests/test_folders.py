@@ -124,7 +124,7 @@ def test_results_of_a_run_that_has_just_ended_are_not_made_again(photos, tmp_pat
 
 
 def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
-    for name in ("IMG_1.HEIC", "nested/raw.CR2", "notes.txt", "film.mp4", "film.mpg", ".hidden.heic"):
+    for name in ("IMG_1.JXL", "nested/raw.X3F", "notes.txt", "film.mp4", "film.mpg", ".hidden.jxl"):
         (photos / name).write_bytes(b"content")
     (photos / "broken.jpg").symlink_to("nowhere")
     (photos / "loop.png").symlink_to("loop.png")
@@ -133,8 +133,8 @@ def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
     os.mkfifo(photos / "pipe.png")
     fill(photos, "phone.mpo")
     out = photos / "out"
-    fill(out, "more.heic")  # what lies among the results is no input
-    left_out = ["IMG_1.HEIC", "broken.jpg", "loop.png", "nested/raw.CR2", "pipe.png", "up"]
+    fill(out, "more.mpo")  # what lies among the results is no input
+    left_out = ["IMG_1.JXL", "broken.jpg", "loop.png", "nested/raw.X3F", "pipe.png", "up"]
     report = copy_folder(photos, out)
     assert [str(path.relative_to(photos)) for path, _ in report.skipped] == left_out
     assert len(report.made) == 5
@@ -145,19 +145,19 @@ def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
     assert printed.out == f"enhanced: 0 images into {out}; 5 were there already, 0 are bad, 6 are skipped\n"
     lines = printed.err.splitlines()[-6:]
     assert [line.split(": ")[1] for line in lines] == [str(photos / name) for name in left_out]
-    assert lines[0].endswith("Its format cannot be read here; save the photo as a JPEG, PNG or TIFF.")
+    assert lines[0].endswith("It is a .jxl file, which cannot be read here; save it as a JPEG, PNG or TIFF.")
 
 
 def test_only_photos_that_cannot_be_read_are_no_empty_folder(tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.nef").touch()
+    (tmp_path / "in" / "a.x3f").touch()
     made, existing, bad, skipped = copy_folder(tmp_path / "in", tmp_path / "out")
-    assert (made, existing, bad, [path.name for path, _ in skipped]) == ([], [], [], ["a.nef"])
+    assert (made, existing, bad, [path.name for path, _ in skipped]) == ([], [], [], ["a.x3f"])
     memory = pytest.importorskip("fsspec", reason="fsspec is not installed").filesystem("memory")
     memory.store.clear()
-    memory.pipe({"/in/a.nef": b"", "/in/b.txt": b"", "/in/../../c.png": b""})
-    assert copy_folder("memory://in", tmp_path / "out").skipped[0][0] == "memory:///in/a.nef"
-    assert names(tmp_path) == ["in/a.nef"]
+    memory.pipe({"/in/a.x3f": b"", "/in/b.txt": b"", "/in/../../c.png": b""})
+    assert copy_folder("memory://in", tmp_path / "out").skipped[0][0] == "memory:///in/a.x3f"
+    assert names(tmp_path) == ["in/a.x3f"]
 
 
 @pytest.mark.parametrize("blocked", ["out", "out/nested", "link", "above"])

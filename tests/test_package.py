@@ -45,8 +45,9 @@ WITHOUT |= {"training.distribution"}
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "is_unread_photo", "list_images", "locked"}
-INTERNAL |= {"plan_folder", "remove_leftovers", "run_plan", "scan_folder"}
+INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "locked"}
+INTERNAL |= {"plan_folder", "remove_leftovers", "run_plan", "scan_folder", "why_unread"}
+INTERNAL |= {"FormatError", "decode_deep", "has_avif", "open_file", "readable_suffixes"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import MARKS, locked, remove_leftovers
-from retinex_keras.imaging.read import UNREAD, is_image_name, is_unread_photo, read_photo, scan_folder
+from retinex_keras.imaging.read import is_image_name, read_photo, scan_folder, why_unread
 from retinex_keras.imaging.write import WRITTEN, write_image
 
 LOCK = ".retinex.lock"  # in a folder of results, while a run is at work there
@@ -65,7 +65,7 @@ class Place(NamedTuple):
         if self.filesystem:
             found = sorted(path.removeprefix(self.folder).lstrip("/") for path in self._files())
             names = [name for name in found if is_image_name(name)]
-            skipped = [(name, UNREAD) for name in found if is_unread_photo(name)]
+            skipped = [(name, reason) for name in found if (reason := why_unread(name))]
         else:
             names, skipped = scan_folder(self.folder)
         if not names and not skipped:

@@ -49,7 +49,7 @@ def enhance_folder(
         out: folder of the results, a path or an address; it may lie in `folder`, but not be it.
         weights: a model, the name of shipped weights, or the path of a `.keras` or `.onnx` file.
         force: if True, results that exist are made again.
-        quality: of results in JPEG and WebP, 1 to 100.
+        quality: of results in JPEG, WebP and AVIF, 1 to 100.
         max_pixels: larger images are bad files.
         dials: as `inference.enhance` takes them, for all images.
 

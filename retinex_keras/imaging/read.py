@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, SCAN_BYTES, SCANS, PathLike, png
+from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, SCAN_BYTES, SCANS, PathLike, cameras, png
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
@@ -29,12 +29,9 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
-# Photos that need more than Pillow: HEIF and its kin, JPEG XL, films and scenes of high range, raw files of cameras.
-OTHER_PHOTOS = (
-    ".heic .heics .heif .heifs .hif .avif .avifs .jxl .jxr .jp2 .exr .hdr .psb .xcf .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf "
-    ".fff .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
-)
-UNREAD = "Its format cannot be read here; save the photo as a JPEG, PNG or TIFF."
+HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF
+# Suffixes of photos that are read nowhere here, or only by some Pillows; those of `cameras.EXTRA` are others.
+OTHER_PHOTOS = ".heics .heifs .avif .avifs .jxl .jxr .jp2 .exr .hdr .psb .xcf .eps .fff .gpr .raw .rwl .sr2 .x3f .kdc"
 PIXELS_PER_BYTE = {"JPEG": JPEG, "MPO": JPEG, "BMP": BMP, "GIF": LZW}
 # By TIFF's numbers of compressions: none (colours may have fewer pixels than grey), LZW, JPEG, deflate twice, packed runs.
 TIFF_BYTES_PER_BYTE = {1: 4, 5: LZW, 7: 3 * JPEG, 8: DEFLATE, 32946: DEFLATE, 32773: 64}
@@ -81,9 +78,12 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict]:
     """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation, and what else its file holds.
 
-    Grey, palette and CMYK images become RGB. 16 bits are kept of grey images and of RGB in PNG and TIFF; CMYK, premultiplied
-    alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey and CMYK of 8 bits are
-    converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
+    With the extra `formats` it reads HEIF, of which the primary picture counts, and raw files of cameras: developed to sRGB of
+    16 bits with the camera's white balance, and not brightened. Of these it keeps EXIF without the maker's note.
+
+    Grey, palette and CMYK images become RGB. 16 bits are kept of grey images, of RGB in PNG and TIFF, and of HEIF of 10 or 12
+    bits; CMYK, premultiplied alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey
+    and CMYK of 8 bits are converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
 
     Args:
         source: a path; the content of a file, as bytes, bytearray or memoryview; a binary file object, which is read from
@@ -98,8 +98,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an image, is truncated, too large, has several frames, or holds no whole numbers of up to
-            16 bits.
+        ValueError: if it is not an image, is truncated, too large, has several frames, holds no whole numbers of up to 16
+            bits, or needs the extra `formats`.
         TypeError: if the source is something else.
 
     >>> image, extras = read_photo("dark.png")
@@ -123,6 +123,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
                 colours = values.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
                 extras = {"alpha": values[..., colours:]} if colours < values.shape[-1] else {}
                 return np.broadcast_to(values[..., :colours], (*values.shape[:2], 3)), extras | _metadata(file)
+    except cameras.FormatError as error:
+        problem = error
     except UnidentifiedImageError:
         raise ValueError(
             f"{name} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
@@ -172,7 +174,7 @@ def _opened(source):
             stream = png.without_damage(stream)
         elif head.startswith(b"\0\0\1\0"):
             _check_icon(stream)
-        file = Image.open(stream, formats=_formats())
+        file = cameras.open_file(stream, _name(source)) or Image.open(stream, formats=_formats())
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
 
@@ -214,6 +216,8 @@ def _problem(file, max_pixels):
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
+    if file.info.get("nclx_profile", {}).get("transfer_characteristics") in HIGH_RANGE:
+        return "holds colours of a high dynamic range (PQ or HLG): save it as RGB of 8 or 16 bits"
     tags = getattr(file, "tag_v2", {})  # of a TIFF
     bits, layout = tags.get(258, (8,)), (tags.get(284), tags.get(262))
     if max(bits) > 8 and (layout[0] == 2 and len(bits) > 1 or layout[1] == 0 or max(bits) == 12):
@@ -236,8 +240,8 @@ def _room(file):
 
 def _frames(file):
     """How many frames an opened file has; of a TIFF, where counting takes long, at most 99."""
-    if file.format == "MPO":
-        return 1  # a phone's JPEG with further pictures in it
+    if file.format in ("MPO", "HEIF"):
+        return 1  # a phone's JPEG with further pictures in it, or a burst
     if file.format != "TIFF":
         return getattr(file, "n_frames", 1)
     frames = 1
@@ -258,6 +262,9 @@ def _decode(file, source):
             raise OSError("its pixels begin inside its header")
         if file.mode == "1" and bits == 8:  # Pillow would read one bit for each
             file.tile = [tile._replace(args=("1;8", *tile.args[1:])) for tile in file.tile]
+    values = cameras.decode_deep(file)
+    if values is not None:
+        return values
     args = file.tile[0].args if file.format in ("PNG", "TIFF") else ""
     raw = args if isinstance(args, str) else args[0]
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
@@ -409,8 +416,8 @@ def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[
                 waiting.extend([name] if nested else [])
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 skipped.append((name, "A link to a folder is not followed; name that folder itself."))
-            elif is_unread_photo(name):
-                skipped.append((name, UNREAD))
+            elif reason := why_unread(name):
+                skipped.append((name, reason))
             elif is_image_name(name):
                 if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
                     images.append(name)
@@ -420,14 +427,20 @@ def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[
 
 
 def is_image_name(path: PathLike) -> bool:
-    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that Pillow reads."""
-    form = Image.registered_extensions().get(PurePath(path).suffix.lower())
-    return not _is_hidden(path) and form in FORMATS and (form in Image.OPEN or form == "MPO")  # which is opened as JPEG
+    """Whether a path, relative to a folder, is not hidden there and has the suffix of a format that is read here."""
+    suffix = PurePath(path).suffix.lower()
+    form = Image.registered_extensions().get(suffix)
+    by_pillow = form in FORMATS and (form in Image.OPEN or form == "MPO")  # which is opened as JPEG
+    return not _is_hidden(path) and (by_pillow or suffix in cameras.EXTRA and suffix in cameras.readable_suffixes())
 
 
-def is_unread_photo(path: PathLike) -> bool:
-    """Whether a path, relative to a folder, is not hidden there and has the suffix of a photo that cannot be read here."""
-    return not _is_hidden(path) and PurePath(path).suffix.lower() in OTHER_PHOTOS.split() and not is_image_name(path)
+def why_unread(path: PathLike) -> str | None:
+    """Why a file of this name, relative to a folder, is a photo that cannot be read here; None for all other files."""
+    suffix = PurePath(path).suffix.lower()
+    if _is_hidden(path) or is_image_name(path) or suffix not in cameras.EXTRA and suffix not in OTHER_PHOTOS.split():
+        return None
+    missing = cameras.MISSING if suffix in cameras.EXTRA else "which cannot be read here; save it as a JPEG, PNG or TIFF"
+    return f"It is a {suffix} file, {missing}."
 
 
 def _is_hidden(path):

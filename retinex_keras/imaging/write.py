@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from retinex_keras.imaging import PathLike
+from retinex_keras.imaging import PathLike, cameras
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
-WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff"}
 WITH_16_BITS = {".png", ".tif", ".tiff"}
-WITH_ALPHA = WITH_16_BITS | {".webp"}
-LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+WITH_ALPHA = WITH_16_BITS | {".webp", ".avif"}
+LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 32768}  # AVIF: as far as libavif reads
 
 
 def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
@@ -23,8 +23,11 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(
-            f"The suffix decides the format of an image. Received {str(path)!r}: end it in .png, .jpg, .webp, .bmp or .tif."
+            f"The suffix decides the format of an image. Received {str(path)!r}: "
+            "end it in .png, .jpg, .webp, .avif, .bmp or .tif."
         )
+    if path.suffix.lower() == ".avif" and not cameras.has_avif():
+        raise ValueError(f"{path.name}: this Pillow cannot write AVIF: pip install 'pillow>=11.3', or write a .png.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     check_quality(quality)
@@ -34,9 +37,9 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
 
 
 def check_quality(quality: int) -> None:
-    """Raises a ValueError if a quality of JPEG and WebP is not from 1 to 100."""
+    """Raises a ValueError if a quality of JPEG, WebP and AVIF is not from 1 to 100."""
     if not 1 <= quality <= 100:
-        raise ValueError(f"The quality of JPEG and WebP is a number from 1 to 100. Received {quality}.")
+        raise ValueError(f"The quality of JPEG, WebP and AVIF is a number from 1 to 100. Received {quality}.")
 
 
 def check_is_not_input(out: PathLike, image: PathLike) -> None:
@@ -55,11 +58,12 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
             becomes 8 bits, clipped and rounded.
         extras: from `read_photo`. What the format cannot hold is left out: alpha in JPEG and BMP, metadata in BMP but for
             dpi, text outside PNG.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: of JPEG, WebP and AVIF, 1 to 100.
 
     Raises:
-        ValueError: if the suffix names none of PNG, JPEG, WebP, BMP and TIFF; if the array is not as above, or a side longer
-            than the format allows; if alpha has another size; if the quality is out of range.
+        ValueError: if the suffix names none of PNG, JPEG, WebP, AVIF, BMP and TIFF, or AVIF and Pillow is older than 11.3; if
+            the array is not as above, or a side longer than the format allows; if alpha has another size; if the quality is
+            out of range.
         FileNotFoundError: if there is no such folder.
 
     >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))
@@ -88,6 +92,20 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
         else:
             with open(temporary, "wb") as file:
                 (_write_png_16 if suffix == ".png" else _write_tiff_16)(file, pixels, options)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The bytes of a PNG of an image, (H, W, 3), uint8 or uint16.
+
+    >>> encode_png(np.zeros((2, 3, 3), "uint16"))[:4]
+    b'\\x89PNG'
+    """
+    file = io.BytesIO()
+    if image.dtype == np.uint16:
+        _write_png_16(file, image, {})
+    else:
+        Image.fromarray(image).save(file, "png")
+    return file.getvalue()
 
 
 def _options(suffix, extras, quality):

@@ -19,12 +19,12 @@ from pathlib import Path
 import requests
 import urllib3
 
-from retinex_keras.dials import Dials
+from retinex_keras.dials import DEFAULTS, Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import read_image, read_photo
-from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, write_image
+from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, encode_png, write_image
 
 NAME = "retinex"  # of the model on the server
 PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds before what can pass is asked again: a server that starts, or is busy
@@ -34,6 +34,7 @@ LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
 PNG = b"\x89PNG\r\n\x1a\n"
 FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
+TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
 
 
 def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
@@ -123,10 +124,10 @@ class _Rest:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(pool_maxsize=64))
 
-    def enhance(self, contents, most=LARGEST, dials=Dials()):
+    def enhance(self, contents, most=LARGEST, dials=DEFAULTS):
         image = {"b64": base64.b64encode(contents).decode()}
         request = {"instances": [image]}
-        if dials != Dials():
+        if dials != DEFAULTS:
             request = {"signature_name": "steered", "instances": [{"image_bytes": image} | _sent(dials)]}
         answer = self._ask("POST", f"{self.model}:predict", most, json=request)
         with _understood(self.url):
@@ -186,13 +187,13 @@ class _Grpc:
         self.grpc, self.messages, self.statuses = _serving_modules()
         self.channels = {}
 
-    def enhance(self, contents, most=LARGEST, dials=Dials()):
+    def enhance(self, contents, most=LARGEST, dials=DEFAULTS):
         request = self.messages.PredictRequest()
         image = request.inputs["image_bytes"]
         image.dtype = STRING
         image.tensor_shape.dim.add(size=1)
         image.string_val.append(contents)
-        if dials != Dials():
+        if dials != DEFAULTS:
             request.model_spec.signature_name = "steered"
             for name, value in _sent(dials).items():
                 request.inputs[name].dtype = FLOAT
@@ -309,16 +310,14 @@ def _error(url, code, message=""):
     return OSError(f"{url} failed: {code}, {message}")
 
 
-def request_image(
-    server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95, **dials: float | None
-) -> None:
+def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quality: int = 95, **dials: float | None) -> None:
     """Lets a server brighten the image in a file, and writes the result as `retinex enhance` does.
 
     Args:
         server: from `connect`.
         image: its path.
         out: path of the result, whose suffix decides the format; alpha and metadata are those of the image.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: of JPEG, WebP and AVIF, 1 to 100.
         dials: as `inference.enhance` takes them.
 
     Raises:
@@ -390,9 +389,12 @@ def _enhanced(server, path, dials):
     """What a server makes of the image in a file, and the extras of the file."""
     photo, extras = read_photo(path)
     (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
+    contents = Path(path).read_bytes()
+    if not contents.startswith(TAKEN):
+        contents = encode_png(photo)
     del photo
     try:  # twice its bytes are more than its PNG can have, in base64 too
-        answer = server.enhance(Path(path).read_bytes(), 2 * size + SHORT, dials)
+        answer = server.enhance(contents, 2 * size + SHORT, dials)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     try:

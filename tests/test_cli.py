@@ -116,7 +116,7 @@ def test_bad_weights_are_one_sentence(photo, weights, tmp_path, capsys, damage, 
         (["enhance", ".", "out", "--quality", "101"], "from 1 to 100"),
         (["enhance", "photo.png", "out.png", "--max-pixels", "9"], "17x13 pixels, more than 9"),
         (["decompose", "photo.png", "out", "--max-pixels", "9"], "raise max_pixels"),
-        (["benchmark", "--runs", "0"], "at least one run"),
+        (["benchmark", "--runs", "0"], "1 or larger"),
         (["train", "nowhere", "--out", "run"], "There is no folder"),
         (["train", "--out", "run"], "nothing to train on"),
     ],
@@ -165,7 +165,7 @@ def test_a_folder_with_junk(folder, weights, tmp_path, capsys):
     out = folder / "out"
     assert main(["enhance", str(folder), str(out), *weights]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 are bad\n"
+    assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 is bad\n"
     assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'} ")
     results = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert results == ["a.png", "b.jpg", "nested/a.png", "nested/more/c.gif.png"]
@@ -201,7 +201,7 @@ def test_a_folder_goes_on_where_it_was_stopped(folder, weights, tmp_path, capsys
     (out / "nested" / "a.png").unlink()
     (out / "a.png").write_text("kept")
     assert main(["enhance", str(folder), str(out), *weights]) == 0
-    assert "enhanced: 1 images" in capsys.readouterr().out
+    assert "enhanced: 1 image into" in capsys.readouterr().out
     assert (out / "a.png").read_text() == "kept"
     assert read_image(out / "nested" / "a.png").shape == (13, 17, 3)
     assert main(["enhance", str(folder), str(out), "--force", *weights]) == 0

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -143,6 +143,36 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
             place = sink.full_name(sink.folder)
             raise ValueError(f"Results in {place} would overwrite inputs, which are never overwritten; name another folder.")
     targets = {source.path(name): sink.path(_result_name(name)) for name in names}
+    return _without_existing(targets, source, sink, force)
+
+
+def _without_existing(targets, source, sink, force):
     there = set() if force else sink.existing(targets.values())
     existing = [sink.full_name(target) for target in targets.values() if target in there]
     return Plan({image: target for image, target in targets.items() if target not in there}, existing, source, sink)
+
+
+def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, result_name: Callable = _result_name) -> Plan:
+    """Plans what is to be made of photos on this machine, in one folder, by the rules of `plan_folder`.
+
+    Raises:
+        FileNotFoundError: if none of them exists. One that is missing among others is bad, but no reason to stop.
+        ValueError: if one is a folder, two would have the same result, a result would overwrite a photo, or `out` is a file.
+    """
+    source, sink = Place(None, ""), find_place(out)
+    if Path(sink.folder).is_file():
+        raise ValueError(f"{out} is a file; name a folder for the pictures.")
+    targets, images = {}, {}
+    for image in map(str, photos):
+        if Path(image).is_dir():
+            raise ValueError(f"{image} is a folder. Expected photos: name those in it, as {image}/*.jpg.")
+        target = targets[image] = sink.path(result_name(Path(image).name))
+        if images.setdefault(target, image) != image:
+            raise ValueError(f"{images[target]} and {image} would both become {target}: leave one of them for another folder.")
+    if not source.existing(targets):
+        what = f"{image} is not a file; check the path" if len(targets) == 1 else "None of the photos is there; check the paths"
+        raise FileNotFoundError(f"{what}.")
+    inputs = {_resolved(source, image) for image in targets}
+    if not inputs.isdisjoint(_resolved(sink, target) for target in targets.values()):
+        raise ValueError(f"Results in {out} would overwrite inputs, which are never overwritten; name another folder.")
+    return _without_existing(targets, source, sink, force)

@@ -25,6 +25,8 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         raise ValueError(
             f"The suffix decides the format of an image. Received {str(path)!r}: end it in .png, .jpg, .webp, .bmp or .tif."
         )
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Expected the name of a picture to write.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     check_quality(quality)

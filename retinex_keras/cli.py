@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras import __version__, engines
-from retinex_keras.engines import SUFFIXES, find_weights, import_keras
+from retinex_keras.engines import SUFFIXES, locate_weights, import_keras
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT, check_recipe
 
@@ -39,7 +39,8 @@ def main(arguments=None):
         except KeyboardInterrupt:
             return _fail("stopped", 130)
         except OSError as error:
-            return _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else error)
+            place = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{place}{error.strerror}." if error.strerror else error)
         except (ValueError, FloatingPointError, ImportError) as error:
             return _fail(error)
         except MemoryError as error:
@@ -74,22 +75,22 @@ def _process():
         try:
             yield
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             sys.stdout, sys.stderr, engines.loading = before
 
 
 class _Output(io.FileIO):
-    """A standard stream of which nothing is written any more once that failed; that nobody reads it is no failure."""
+    """A standard stream that is dropped once it cannot be written; only standard output says so, if it has a reader."""
 
     def write(self, data):
         try:
             return super().write(data)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            if isinstance(error, BrokenPipeError):
-                return len(data)
-            raise
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
+                raise
+            return len(data)
 
 
 def _lasting(stream):
@@ -110,7 +111,8 @@ def _loading(terminal):
     """
 
     def stop(*_):
-        terminal.write(b"retinex: stopped\n")
+        with contextlib.suppress(OSError):
+            terminal.write(b"retinex: stopped\n")
         os._exit(130)
 
     timer = threading.Timer(1.0, terminal.write, (b"loading TensorFlow ...\n",))
@@ -181,7 +183,7 @@ def train(workers, index, **options):
     if options["validation"]:
         find_pairs(options["validation"] / "low", options["validation"] / "high")
     if options["weights"]:
-        find_weights(options["weights"], "tensorflow")
+        locate_weights(options["weights"], "tensorflow")
     import_keras()
     from retinex_keras.training.run import train_retinexnet
 
@@ -207,7 +209,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
         return _report(out, enhance_on_cluster(image[0], out, cluster, weights, denoise, engine, **options), as_json)
     if address := next(filter(is_address, (*image, out)), None):
         raise ValueError(f"Addresses are for clusters. Received {address}: name files, or add --cluster local.")
-    find_weights(weights, engine)  # says now what is wrong with them, before TensorFlow is imported
+    locate_weights(weights, engine)  # says now what is wrong with them, before TensorFlow is imported
     load = functools.partial(load_pretrained, weights, denoise, engine)
     is_folder = len(image) == 1 and Path(image[0]).is_dir()
     if len(image) == 1 and not is_folder and not _is_folder(out):
@@ -301,7 +303,7 @@ def decompose(image, out, weights, denoise, engine, max_pixels):
     from retinex_keras.imaging.write import check_is_not_input, write_image
     from retinex_keras.inference import decompose, load_pretrained
 
-    find_weights(weights, engine)
+    locate_weights(weights, engine)
     plan, lines = plan_photos(image, out, True, lambda name: f"{Path(name).stem}_enhanced.png"), []
 
     def write_parts(plan):
@@ -338,7 +340,7 @@ def evaluate(low, high, weights, denoise, engine, results, format):
     from retinex_keras.inference import load_pretrained
 
     find_pairs(results or low, high)  # says now what is wrong, before TensorFlow is imported
-    find_weights(weights, engine)
+    locate_weights(weights, engine)
     rows = score_results(results, high) if results else score_pairs(low, high, load_pretrained(weights, denoise, engine))
     strength = "" if denoise is None else f", denoised with strength {denoise:g},"
     source = f"Pictures of {results}" if results else f"Weights {weights}{strength} on {low}, {os.cpu_count()} processors"
@@ -367,7 +369,7 @@ def compare(low, high, methods, weights, engine, sheet, format):
     weights = shipped_weights(choose_engine(engine=engine)) if weights is None else weights
     find_pairs(low, high)  # says now what is wrong, before TensorFlow is imported
     for name in weights:
-        find_weights(name, engine)
+        locate_weights(name, engine)
     chosen |= {name: functools.partial(enhance, weights=load_pretrained(name, engine=engine)) for name in weights}
     rows = compare(low, high, chosen, sheet)
     print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
@@ -375,7 +377,7 @@ def compare(low, high, methods, weights, engine, sheet, format):
 
 def benchmark(weights, recipe, sizes, runs):
     for name in weights:
-        find_weights(name, "tensorflow")
+        locate_weights(name, "tensorflow")
     for name in recipe or ():
         check_recipe(name)
     import_keras()
@@ -400,7 +402,7 @@ def convert(decom, enhance, out):
 
 
 def export(out, weights, denoise, format, version, max_pixels):
-    find_weights(weights, "tensorflow")
+    locate_weights(weights, "tensorflow")
     import_keras()
     from retinex_keras.inference import load_pretrained
     from retinex_keras.serving.export import export_onnx, export_savedmodel

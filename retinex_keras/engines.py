@@ -46,14 +46,14 @@ def choose_engine(weights: str | os.PathLike = DEFAULT, engine: str | None = Non
     return of_file or engine or ("tensorflow" if has_keras else "onnx")
 
 
-def find_weights(weights: str | os.PathLike = DEFAULT, engine: str | None = None) -> tuple[str, Path]:
+def locate_weights(weights: str | os.PathLike = DEFAULT, engine: str | None = None) -> tuple[str, Path]:
     """The engine for weights and their file; `engine` as of `choose_engine`.
 
     Raises:
         FileNotFoundError: if there are no such weights.
         ValueError: as `choose_engine` does.
 
-    >>> engine, path = find_weights("paper")
+    >>> engine, path = locate_weights("paper")
     >>> engine, path.name
     ('tensorflow', 'paper.keras')
     """

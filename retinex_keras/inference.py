@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from retinex_keras import engines
-from retinex_keras.engines import choose_engine, find_weights, import_keras, shipped_weights
+from retinex_keras.engines import choose_engine, locate_weights, import_keras, shipped_weights
 from retinex_keras.imaging.pixels import context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
@@ -42,7 +42,7 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT, denoise: float | None 
     >>> load_pretrained("paper").count_params()
     444613
     """
-    engine, path = find_weights(weights, engine)
+    engine, path = locate_weights(weights, engine)
     model = OnnxModel(path) if engine == "onnx" else _load_keras(path)
     return model if denoise is None else model.with_denoising(denoise)
 

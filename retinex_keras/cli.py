@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras import __version__, engines
-from retinex_keras.engines import SUFFIXES, locate_weights, import_keras
+from retinex_keras.engines import SUFFIXES, import_keras, locate_weights
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT, check_recipe
 

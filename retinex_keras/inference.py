@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from retinex_keras import engines
-from retinex_keras.engines import choose_engine, locate_weights, import_keras, shipped_weights
+from retinex_keras.engines import choose_engine, import_keras, locate_weights, shipped_weights
 from retinex_keras.imaging.pixels import context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut

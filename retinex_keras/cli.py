@@ -75,8 +75,9 @@ def _process():
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):
+                    stream.flush()
             sys.stdout, sys.stderr, engines.loading = before
 
 
@@ -100,7 +101,8 @@ def _lasting(stream):
     if stream not in (sys.__stdout__, sys.__stderr__):
         return stream
     output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
-    return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
+    by_line = stream.line_buffering or stream.write_through
+    return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=by_line)
 
 
 @contextlib.contextmanager
@@ -232,14 +234,18 @@ def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json):
     from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
     from retinex_keras.inference import enhance
 
-    if sheet:
-        from retinex_keras.evaluation.plots import before_after
+    if image != STANDARD and not Path(image).exists():
+        raise FileNotFoundError(f"{image} is not a file; check the path.")
+    if out == STANDARD and as_json:
+        raise ValueError("Standard output, -, is for the picture: leave --json out, or name a file.")
     with _target(out) as target:
         for path in [target, sheet] if sheet else [target]:
             check_writable(path, quality)
             check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
         if sheet and sheet.resolve() == target.resolve():
             raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
+        if sheet:
+            from retinex_keras.evaluation.plots import before_after
         photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
         check_writable(target, quality, photo.shape[:2])
         picture = enhance(photo, load())

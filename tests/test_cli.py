@@ -106,29 +106,129 @@ def test_bad_weights_are_one_sentence(photo, weights, tmp_path, capsys, damage, 
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["enhance", "photo.png", "nowhere/out.png"], "There is no folder"),
-        (["enhance", "photo.png", "out.xbm"], "suffix decides"),
-        (["decompose", "photo.png", "photo.png"], "is a file; name a folder"),
-        (["enhance", "photo.png", "out.jpg", "--quality", "0"], "from 1 to 100"),
-        (["enhance", ".", "out", "--quality", "101"], "from 1 to 100"),
-        (["enhance", "photo.png", "out.png", "--max-pixels", "9"], "17x13 pixels, more than 9"),
-        (["decompose", "photo.png", "out", "--max-pixels", "9"], "raise max_pixels"),
-        (["benchmark", "--runs", "0"], "1 or larger"),
-        (["train", "nowhere", "--out", "run"], "There is no folder"),
-        (["train", "--out", "run"], "nothing to train on"),
-    ],
-)
-def test_what_cannot_be_done_is_said_before_it_is_begun(photo, weights, tmp_path, capsys, monkeypatch, command, message):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
-    assert main([*command, *(weights if command[0] != "train" else [])]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert sorted(tmp_path.iterdir()) == before
+REFUSED = """
+enhance: the following arguments are required: image, out
+enhance photo.png: required: out
+enhanc photo.png out.png: invalid choice: 'enhanc'
+enhance photo.png out.png --wieghts paper: unrecognized arguments: --wieghts paper
+enhance missing.png out.png: missing.png is not a file
+enhance missing out: missing is not a file
+enhance text.txt out.png: text.txt is not an image
+enhance photo.png nowhere/out.png: There is no folder
+enhance photo.png out.xbm: suffix decides
+enhance photo.png out: suffix decides
+enhance photo.png photo.png: never overwritten
+enhance photo.png d/../photo.png: never overwritten
+enhance photo.png .: never overwritten
+enhance "" out.png: argument image: is empty
+enhance photo.png "": argument out: is empty
+enhance photo.png out.png --weights "": argument --weights: is empty
+enhance photo.png out.png --sheet "": argument --sheet: is empty
+enhance photo.png out.png --weights papper: no weights 'papper'. Shipped ones: natural, paper, simple
+enhance photo.png out.png --engine torch: invalid choice: 'torch'
+enhance photo.png out.png --denoise nan: 0, for none, or a larger number. Received 'nan'
+enhance photo.png out.png --denoise=-1: 0, for none, or a larger number. Received '-1'
+enhance photo.png out.jpg --quality 0: from 1 to 100
+enhance photo.png out.jpg --quality best: from 1 to 100. Received 'best'
+enhance . out --quality 101: from 1 to 100
+enhance photo.png out.png --max-pixels 0: 1 or larger
+enhance photo.png out.png --max-pixels 9: 17x13 pixels, more than 9
+enhance photo.png out.png --sheet photo.png: never overwritten
+enhance photo.png out.png --sheet d/../out.png: both d/../out.png
+enhance photo.png out.png --sheet folder.png: folder.png is a folder
+enhance photo.png out.png --sheet sheet.gif: suffix decides
+enhance d out --sheet sheet.png: leave --sheet out
+enhance d out.png: out.png is the name of a picture
+enhance d d: never overwritten
+enhance d/.. out --weights nothing: no weights 'nothing'
+enhance empty out: holds no image
+enhance photo.png d/b.png out.png: out.png is the name of a picture
+enhance photo.png d/b.png text.txt: text.txt is a file
+enhance photo.png d/photo.png out: photo.png and d/photo.png would both become
+enhance photo.png empty out: empty is a folder. Expected photos
+enhance x.png y.png out: None of the photos is there
+enhance d/b.png photo.png d: never overwritten
+enhance photo.png d/b.png out --sheet sheet.png: leave --sheet out
+enhance - photo.png out: Standard input, -, is one photo
+enhance - out.png: Standard input is not an image
+enhance photo.png - --json: leave --json out
+enhance s3://bucket/photos out: add --cluster local
+enhance photo.png out.png --cluster local: A cluster takes one folder
+decompose photo.png: required: out
+decompose missing.png out: missing.png is not a file
+decompose photo.png photo.png: is a file; name a folder
+decompose "" out: argument image: is empty
+decompose photo.png d/photo.png out: would both become
+decompose d out: d is a folder. Expected photos
+decompose photo.png out --weights nothing: no weights 'nothing'
+decompose photo.png out --max-pixels 9: raise max_pixels
+evaluate d missing: There is no folder missing
+evaluate d d --weights nothing: no weights 'nothing'
+evaluate d empty: holds no image
+evaluate d d --format xml: invalid choice: 'xml'
+evaluate d d --results missing: There is no folder missing
+compare d missing: There is no folder missing
+compare d d --methods magic: no method 'magic'
+compare d d --weights nothing: no weights 'nothing'
+compare d d --sheet folder.png: is a folder
+convert out.keras: nothing to convert
+convert --decom missing out.keras: no folder missing
+convert --decom empty out.keras: no TensorFlow checkpoint
+convert --decom empty out.h5: end in .keras
+export out --weights nothing: no weights 'nothing'
+export "": argument out: is empty
+export out --version 0: 1 or larger
+export out --max-pixels=-1: 1 or larger
+train: required: --out
+train nowhere --out run: There is no folder
+train --out run: nothing to train on
+train d --out "": argument --out: is empty
+train --photos d --out run --epochs 0: 1 or larger
+train --photos d --out run --learning-rate nan: above 0
+train --photos d --out run --recipe papper: no recipe 'papper'
+train --photos d --out run --validation nowhere: There is no folder
+train --photos d --out run --weights nothing: no weights 'nothing'
+train --photos d --out run --workers a:1,b:1: which of the 2 workers
+request: required: url
+request localhost:8501: Expected http://
+request http://localhost:1 photo.png: name the picture to write
+request http://localhost:1 missing.png out.png: missing.png is not a file
+request http://localhost:1 photo.png photo.png: never overwritten
+request http://localhost:1 photo.png out.txt: suffix decides
+request http://localhost:1 photo.png out.jpg --timeout nan: above 0
+request http://localhost:1 d out --at-once 0: 1 or larger
+request http://localhost:1 "" out.png: argument image: is empty
+benchmark --runs 0: 1 or larger
+benchmark --weights nothing: no weights 'nothing'
+benchmark --recipe nothing: no recipe 'nothing'
+"""
+
+
+def test_what_cannot_be_done_is_one_sentence_before_tensorflow_is_imported_and_work_begins(photo, tmp_path):
+    for name in ("d", "empty", "folder.png"):
+        (tmp_path / name).mkdir()
+    for name in ("d/photo.png", "d/b.png"):
+        shutil.copy(photo, tmp_path / name)
+    (tmp_path / "text.txt").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    lines = [line.split(": ", 1) for line in REFUSED.strip().splitlines()]
+    script = """
+import shlex, sys
+from retinex_keras.cli import main
+for command in sys.argv[1:]:
+    print(main(shlex.split(command)), *{"tensorflow", "keras"} & set(sys.modules), file=sys.stderr)
+"""
+    commands = [command for command, _ in lines]
+    process = [sys.executable, "-c", script, *commands]
+    result = subprocess.run(process, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    printed = result.stderr.splitlines()
+    for (command, message), sentence, code in zip(lines, printed[::2], printed[1::2], strict=True):
+        assert message in sentence, command
+        assert sentence.startswith("retinex: "), command
+        assert code == "2", command
+    assert result.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_error_of_a_real_process_is_one_line(tmp_path):

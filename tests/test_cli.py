@@ -1,15 +1,20 @@
+import io
+import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retinex_keras import __version__
 from retinex_keras.cli import _parser, main
 from retinex_keras.folders.run import enhance_folder
 from retinex_keras.imaging.read import read_image, read_photo
@@ -238,6 +243,117 @@ def test_an_error_of_a_real_process_is_one_line(tmp_path):
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "retinex: missing.png is not a file; check the path.\n"
+
+
+def retinex(arguments, folder, **options):
+    """Runs a line of the shell, in which `retinex` is the command; ONNX Runtime starts at once."""
+    line = f'retinex() {{ "{sys.executable}" -m retinex_keras "$@"; }}\n{arguments}'
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, **options)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>&1 | true", ">/dev/null 2>/dev/full"])
+def test_work_is_done_where_a_standard_stream_is_closed_or_not_read(photo, tmp_path, closed):
+    pytest.importorskip("onnxruntime")
+    command = f"(retinex enhance photo.png out.png --engine onnx; echo $? > code) {closed}"
+    retinex(command, tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert read_image(tmp_path / "out.png").shape == (13, 17, 3)
+    (code,) = {
+        retinex(f"(retinex {command}; echo $? > code) {closed}", tmp_path).returncode for command in ("--help", "enhance")
+    }
+    assert (code, (tmp_path / "code").read_text()) == (0, "2\n")
+
+
+def test_a_report_on_a_full_disk_is_an_error_after_the_work(photo, tmp_path):
+    pytest.importorskip("onnxruntime")
+    result = retinex("retinex enhance photo.png out.png --engine onnx > /dev/full", tmp_path)
+    assert (result.returncode, result.stderr) == (2, b"retinex: No space left on device.\n")
+    assert (tmp_path / "out.png").exists()
+
+
+def test_names_that_are_no_text_stop_no_work(photo, tmp_path):
+    pytest.importorskip("onnxruntime")
+    name = os.fsencode(tmp_path) + b"/b\xff.png"
+    shutil.copy(photo, name)
+    code = "; echo $? > code"
+    retinex(f"(retinex decompose b*.png photo.png parts --engine onnx{code}) | head -0", tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert len(list((tmp_path / "parts").iterdir())) == 10
+    result = retinex("retinex enhance b*.png photo.png out --engine onnx --json", tmp_path)
+    made = [Path(path).name for path in json.loads(result.stdout)["made"]]
+    assert (result.returncode, made) == (0, [os.fsdecode(b"b\xff.png"), "photo.png"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
+def test_a_stop_while_tensorflow_is_imported_is_one_line(photo, tmp_path):
+    command = [sys.executable, "-m", "retinex_keras", "enhance", photo, tmp_path / "out.png"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate()[1], process.returncode) == ("retinex: stopped\n", 130)
+
+
+def test_without_a_command_its_help_is_shown(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: retinex ")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"retinex {__version__}\n"
+
+
+def test_standard_input_and_output(photo, weights, tmp_path, capsysbinary, monkeypatch):
+    assert main(["enhance", str(photo), str(tmp_path / "out.png"), *weights]) == 0
+    capsysbinary.readouterr()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+    assert main(["enhance", "-", "-", *weights]) == 0
+    printed = capsysbinary.readouterr()
+    assert (printed.out, printed.err) == ((tmp_path / "out.png").read_bytes(), b"")
+    with open(photo) as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["enhance", "-", str(tmp_path / "again.jpg"), *weights]) == 0
+    assert read_image(tmp_path / "again.jpg").shape == (13, 17, 3)
+
+
+def test_a_photo_on_standard_input_is_not_overwritten(photo, tmp_path):
+    before = photo.read_bytes()
+    result = retinex("retinex enhance - photo.png < photo.png", tmp_path, text=True)
+    assert (result.returncode, "never overwritten" in result.stderr) == (2, True)
+    assert photo.read_bytes() == before
+
+
+def test_several_photos_into_a_folder(photo, weights, tmp_path, capsys):
+    """A bad one does not stop the others, results that exist are kept, and one photo goes by the same rules."""
+    names = [str(photo), str(tmp_path / "bad.jpg"), str(tmp_path / "other.gif")]
+    Image.open(photo).save(names[2])
+    Path(names[1]).write_bytes(b"bad")
+    out = tmp_path / "out"
+    assert main(["enhance", names[0], f"{out}/", *weights]) == 0
+    assert capsys.readouterr().out == f"enhanced: 1 image into {out}/; 0 were there already, 0 are bad\n"
+    (out / "photo.png").write_text("kept")
+    assert main(["enhance", *names, str(out), *weights, "--json"]) == 1
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report["made"] == [str(out / "other.gif.png")]
+    assert report["existing"] == [str(out / "photo.png")]
+    assert [bad["image"] for bad in report["bad"]] == [names[1]]
+    assert printed.err.splitlines() == [f"retinex: {report['bad'][0]['reason']}"]
+    assert (out / "photo.png").read_text() == "kept"
+    assert main(["enhance", names[0], str(out), *weights, "--force"]) == 0
+    assert main(["enhance", names[0], str(tmp_path / "one.png"), *weights, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["made"] == [str(tmp_path / "one.png")]
+    assert (out / "photo.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+def test_several_photos_are_decomposed(photo, weights, tmp_path, capsys):
+    shutil.copy(photo, tmp_path / "other.png")
+    names = [str(tmp_path / name) for name in ("photo.png", "missing.png", "other.png")]
+    assert main(["decompose", *names, str(tmp_path / "parts"), *weights]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == f"decomposed: 2 images into {tmp_path / 'parts'}; 0 were there already, 1 is bad"
+    assert printed.err == f"retinex: {names[1]} is not a file; check the path.\n"
+    assert len(list((tmp_path / "parts").iterdir())) == 10
 
 
 def test_a_grey_photo_of_one_pixel(tmp_path, weights):

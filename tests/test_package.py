@@ -45,7 +45,8 @@ WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "recipe
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "plan_folder", "run_plan"}
+INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "plan_folder"}
+INTERNAL |= {"plan_photos", "run_plan"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

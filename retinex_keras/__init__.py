@@ -1,6 +1,7 @@
 """RetinexNet in TensorFlow 2 / Keras 3: photos taken in the dark, brightened."""
 
 import contextlib
+import functools
 import importlib
 import importlib.abc
 import sys
@@ -40,27 +41,34 @@ def _register_models():
     importlib.import_module("retinex_keras.recipes").shipped_recipes()
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Registers the models as soon as Keras is imported, so that `keras.models.load_model` finds them."""
+class _Imports(importlib.abc.MetaPathFinder):
+    """Silences TensorFlow as it is imported, and registers the models with Keras, so that `load_model` finds them."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "keras":
+        if name not in ("keras", "tensorflow"):
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, others), None)
         if spec:
             execute = spec.loader.exec_module
-
-            def execute_and_register(module):
-                execute(module)
-                with contextlib.suppress(ImportError, RuntimeError):  # Keras must never fail for it; loading tries again
-                    _register_models()
-
-            spec.loader.exec_module = execute_and_register
+            spec.loader.exec_module = functools.partial(
+                _execute_quietly if name == "tensorflow" else _execute_and_register, execute
+            )
         return spec
+
+
+def _execute_quietly(execute, module):
+    with importlib.import_module("retinex_keras.engines").silence():
+        execute(module)
+
+
+def _execute_and_register(execute, module):
+    execute(module)
+    with contextlib.suppress(ImportError, RuntimeError):  # Keras must never fail for it; loading tries again
+        _register_models()
 
 
 if sys.modules.get("keras"):
     _register_models()
 else:
-    sys.meta_path.insert(0, _AfterKeras())
+    sys.meta_path.insert(0, _Imports())

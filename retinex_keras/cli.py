@@ -1,54 +1,197 @@
 """The command line, `retinex`. Each command imports what it needs, so that `retinex --help` answers at once."""
 
 import argparse
+import contextlib
+import functools
+import io
 import json
 import os
+import signal
 import sys
+import tempfile
+import threading
 import warnings
 from pathlib import Path
 
-from retinex_keras.engines import SUFFIXES, import_keras
+from retinex_keras import __version__, engines
+from retinex_keras.engines import SUFFIXES, import_keras, locate_weights
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
-from retinex_keras.recipes import DEFAULT_RECIPE, DEFAULT_WEIGHTS
+from retinex_keras.recipes import DEFAULT, check_recipe
 
-LIMIT = {"default": MAX_PIXELS, "type": int, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
-HIGH = {"type": Path, "help": "folder of their references, of the same stems"}
-RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
-WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onnx file (default: %(default)s)"}
+STANDARD = "-"  # the name of standard input and output
+REASONS = "bad", "skipped"  # the lists of a report that come with reasons
 
 
 def main(arguments=None):
     """Runs a command; returns the exit code: 0, 1 if photos of a folder were not made, 2 after an error, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
-    command = options.__dict__.pop("command")
+    with _process():
+        try:
+            parser = _parser()
+            options = vars(parser.parse_args(arguments))
+            command = options.pop("command")
+            if command is None:
+                parser.print_help(sys.stderr)
+                return 2
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
+                code = command(**options) or 0
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            return _fail("stopped", 130)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{place}{error.strerror}." if error.strerror else error)
+        except (ValueError, FloatingPointError, ImportError) as error:
+            return _fail(error)
+        except MemoryError as error:
+            return _fail(f"There is too little memory: {str(error) or 'the system gives no more'}.")
+        except Exception as error:
+            if "tensorflow" not in sys.modules or not isinstance(error, sys.modules["tensorflow"].errors.OpError):
+                raise
+            return _fail(f"TensorFlow: {error.message.splitlines()[0]}")
+
+
+def _fail(message, code=2):
+    print(f"retinex: {message}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _process():
+    """The manners of a process, for the time of a command.
+
+    Where a standard stream is closed, no file gets its number. A reader who leaves ends no work, and neither does a name that
+    cannot be printed. While TensorFlow loads, a terminal is told.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number, this one
+    before = sys.stdout, sys.stderr, engines.loading
+    sys.stdout, sys.stderr = (_lasting(stream) for stream in before[:2])
+    with open(os.dup(2), "wb", 0) as terminal:
+        engines.loading = functools.partial(_loading, terminal)
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):
+                    stream.flush()
+            sys.stdout, sys.stderr, engines.loading = before
+
+
+class _Output(io.FileIO):
+    """A standard stream that is dropped once it cannot be written; only standard output says so, if it has a reader."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
+                raise
+            return len(data)
+
+
+def _lasting(stream):
+    """A standard stream as `_process` wants it; one that is not the process's own stays as it is."""
+    if stream is None:
+        return open(os.devnull, "w")
+    if stream not in (sys.__stdout__, sys.__stderr__):
+        return stream
+    output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    by_line = stream.line_buffering or stream.write_through
+    return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=by_line)
+
+
+@contextlib.contextmanager
+def _loading(terminal):
+    """In it TensorFlow or weights are loaded. After a second a terminal is told.
+
+    Ctrl-C ends the process at once: its exception would be swallowed in there, and no work has begun.
+    """
+
+    def stop(*_):
+        with contextlib.suppress(OSError):
+            terminal.write(b"retinex: stopped\n")
+        os._exit(130)
+
+    timer = threading.Timer(1.0, terminal.write, (b"loading TensorFlow ...\n",))
+    if terminal.isatty():
+        timer.start()
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else nobody is to stop it, or somebody else does
+    if ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, stop)
     try:
-        if command in (train, benchmark, convert, export):
-            import_keras()  # the others do it where they need it
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
-            return command(**vars(options)) or 0
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"retinex: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("retinex: stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if "tensorflow" not in sys.modules or not isinstance(error, sys.modules["tensorflow"].errors.OpError):
-            raise
-        print(f"retinex: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
-        return 2
+        yield
+    finally:
+        timer.cancel()
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    """It refuses in one sentence."""
+
+    def error(self, message):
+        raise ValueError(f"{message}; see `{self.prog} --help`.")
+
+
+def _given(kind, text):
+    """A path or a name, which is not empty: Python would take the working directory for it."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, as a variable of the shell that is not set")
+    return kind(text)
+
+
+def _number(kind, expected, fits):
+    """A type of arguments: numbers of a kind that fit."""
+
+    def number(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}. Received {text!r}")
+        return value
+
+    return number
+
+
+COUNT = _number(int, "a whole number, 1 or larger", lambda value: 1 <= value < 2**63)
+INDEX = _number(int, "a whole number, 0 or larger", lambda value: 0 <= value < 2**31)
+PERCENT = _number(int, "a whole number from 1 to 100", lambda value: 1 <= value <= 100)
+POSITIVE = _number(float, "a number above 0", lambda value: 0 < value < float("inf"))
+NUMBER = _number(float, "a number", lambda value: abs(value) < float("inf"))
+STRENGTH = _number(float, "0, for none, or a larger number", lambda value: 0 <= value < float("inf"))
+HIGH = {"type": Path, "help": "folder of their references, of the same stems"}
+LIMIT = {"default": MAX_PIXELS, "type": COUNT, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
+RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
+WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onnx file (default: %(default)s)"}
 
 
 def train(workers, index, **options):
-    from retinex_keras.training.run import train_retinexnet
+    from retinex_keras.data.pairs import find_pairs, find_scenes
 
     if workers:
         workers = workers.split(",")
-        if index is None or not 0 <= index < len(workers):
+        if index is None or index >= len(workers):
             raise ValueError(f"--index says which of the {len(workers)} workers this is, from 0. Received {index}.")
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
+    # Mistakes are said before TensorFlow is imported.
+    check_recipe(options["recipe"])
+    find_scenes(options["data"], options["photos"])
+    if options["validation"]:
+        find_pairs(options["validation"] / "low", options["validation"] / "high")
+    if options["weights"]:
+        locate_weights(options["weights"], "tensorflow")
+    import_keras()
+    from retinex_keras.training.run import train_retinexnet
+
     if os.environ.get("KERAS_BACKEND") != "jax":
         from retinex_keras.training.distribution import find_strategy
 
@@ -56,66 +199,158 @@ def train(workers, index, **options):
     train_retinexnet(**options)
 
 
-def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pixels, cluster):
-    from retinex_keras.folders.plan import is_address
-    from retinex_keras.folders.run import enhance_folder
-    from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
+def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pixels, cluster, as_json, **dials):
+    from retinex_keras.dials import Dials
+    from retinex_keras.folders.plan import is_address, plan_folder, plan_photos
+    from retinex_keras.folders.run import enhance_files, run_plan
+    from retinex_keras.imaging.write import WRITTEN
     from retinex_keras.inference import enhance, load_pretrained
 
-    options = {"force": force, "quality": quality, "max_pixels": max_pixels}
+    Dials(**dials).check()
+    options = {"force": force, "quality": quality, "max_pixels": max_pixels, **dials}
     if cluster:
         from retinex_keras.folders.cluster import enhance_on_cluster
 
-        if sheet or Path(image).is_file():
-            raise ValueError("A cluster takes folders: for one photo leave --cluster out, for a folder --sheet.")
-        return _report(out, *enhance_on_cluster(image, out, cluster, weights, denoise, engine, **options))
-    if is_address(image) or is_address(out):
-        raise ValueError(f"Addresses are for clusters. Received {image} and {out}: name files, or add --cluster local.")
-    image, out = Path(image), Path(out)
-    if image.is_dir():
-        if sheet:
-            raise ValueError(f"A sheet shows one photo, and {image} is a folder: leave --sheet out.")
-        return _report(out, *enhance_folder(image, out, load_pretrained(weights, denoise, engine), **options))
-    for path in [out, sheet] if sheet else [out]:
-        check_writable(path, quality)
-        check_is_not_input(path, image)
-    photo, extras = read_photo(image, max_pixels)
-    check_writable(out, quality, photo.shape[:2])
-    picture = enhance(photo, load_pretrained(weights, denoise, engine))
-    write_image(out, picture, extras, quality)
-    print(f"enhanced: {out}")
+        if sheet or len(image) > 1 or Path(image[0]).is_file():
+            raise ValueError("A cluster takes one folder: for photos leave --cluster out, for a folder --sheet.")
+        return _report(out, enhance_on_cluster(image[0], out, cluster, weights, denoise, engine, **options), as_json)
+    if address := next(filter(is_address, (*image, out)), None):
+        raise ValueError(f"Addresses are for clusters. Received {address}: name files, or add --cluster local.")
+    locate_weights(weights, engine)  # says now what is wrong with them, before TensorFlow is imported
+    load = functools.partial(load_pretrained, weights, denoise, engine)
+    is_folder = len(image) == 1 and Path(image[0]).is_dir()
+    if len(image) == 1 and not is_folder and not _is_folder(out):
+        return _enhance_photo(image[0], out, load, sheet, quality, max_pixels, as_json, dials)
+
     if sheet:
-        from retinex_keras.evaluation.plots import before_after
+        raise ValueError("A sheet shows one photo: name one photo and the picture to write, or leave --sheet out.")
+    if STANDARD in image:
+        raise ValueError("Standard input, -, is one photo without a name: name the picture to write, and no other photo.")
+    if Path(out).suffix.lower() in WRITTEN and not _is_folder(out):
+        raise ValueError(f"{out} is the name of a picture. Expected that of a folder, for the results of several photos.")
+    plan = plan_folder(image[0], out, force) if is_folder else plan_photos(image, out, force)
+    brighten = functools.partial(enhance, model=load(), **dials) if plan.targets else None
+    return _report(out, run_plan(plan, lambda plan: enhance_files(plan, brighten, quality, max_pixels)), as_json)
 
+
+def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials):
+    from retinex_keras.folders.run import Report
+    from retinex_keras.imaging.read import read_photo
+    from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
+    from retinex_keras.inference import enhance
+
+    if image != STANDARD and not Path(image).exists():
+        raise FileNotFoundError(f"{image} is not a file; check the path.")
+    if out == STANDARD and as_json:
+        raise ValueError("Standard output, -, is for the picture: leave --json out, or name a file.")
+    with _target(out) as target:
+        for path in [target, sheet] if sheet else [target]:
+            check_writable(path, quality)
+            check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
+        if sheet and sheet.resolve() == target.resolve():
+            raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
+        if sheet:
+            from retinex_keras.evaluation.plots import before_after
+        photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
+        check_writable(target, quality, photo.shape[:2])
+        picture = enhance(photo, load(), **dials)
+        write_image(target, picture, extras, quality)
+    if sheet:
         before_after(photo, picture, path=sheet)
-        print(f"sheet: {sheet}")
+    if as_json:
+        return _report(out, Report([target], [], [], []), as_json)
+    if out != STANDARD:
+        print(f"enhanced: {out}", *([f"sheet: {sheet}"] if sheet else []), sep="\n")
 
 
-def _report(out, made, existing, bad, skipped):
-    more = f", {len(skipped)} are skipped" if skipped else ""
-    print(f"enhanced: {len(made)} images into {out}; {len(existing)} were there already, {len(bad)} are bad{more}")
-    for path, reason in bad + skipped:
+def _is_folder(out):
+    """Whether a place for results is a folder, or by a slash at its end is to be one."""
+    return out.endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def _standard_input():
+    """The file that is piped in."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError("There is no photo on standard input: pipe one in, as `retinex enhance - out.png < photo.jpg` does.")
+    file = io.BytesIO(sys.stdin.buffer.read())
+    file.name = "Standard input"  # for messages
+    return file
+
+
+@contextlib.contextmanager
+def _target(out):
+    """The path of the picture to write; for standard output that of a PNG, which then goes there."""
+    if out != STANDARD:
+        yield Path(out)
+        return
+    if sys.stdout.isatty():
+        raise ValueError("A picture is not for a terminal: send standard output to a program or a file, or name the picture.")
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder, "picture.png")
+        sys.stdout.buffer.write(Path(folder, "picture.png").read_bytes())
+
+
+def _report(out, report, as_json, done="enhanced"):
+    """Prints what became of the photos of a folder; returns the exit code."""
+    missed = report.bad + report.skipped
+    if as_json:
+        reasons = {name: [{"image": str(path), "reason": reason} for path, reason in getattr(report, name)] for name in REASONS}
+        print(json.dumps(report._asdict() | reasons, indent=1, default=str))
+    else:
+        counts = f"{_count(report.existing, 'was', 'were')} there already, {_count(report.bad, 'is', 'are')} bad"
+        counts += f", {_count(report.skipped, 'is', 'are')} skipped" if report.skipped else ""
+        print(f"{done}: {_count(report.made, 'image', 'images')} into {out}; {counts}")
+    for path, reason in missed:
         print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-    return 1 if bad or skipped else 0
+    return 1 if missed else 0
 
 
-def decompose(image, out, weights, denoise, engine, max_pixels):
+def _count(items, one, more):
+    return f"{len(items)} {one if len(items) == 1 else more}"
+
+
+def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
+    from retinex_keras.dials import Dials
+    from retinex_keras.folders.plan import plan_photos
+    from retinex_keras.folders.run import run_plan
     from retinex_keras.imaging.read import read_image
-    from retinex_keras.imaging.write import write_image
+    from retinex_keras.imaging.write import check_is_not_input, write_image
     from retinex_keras.inference import decompose, load_pretrained
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the pictures.")
-    pictures = decompose(read_image(image, max_pixels), load_pretrained(weights, denoise, engine))
-    out.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        path = out / f"{image.stem}_{name}.png"
-        write_image(path, picture)
-        print(f"{name.replace('_', ' ')}: {path}")
+    Dials(**dials).check()
+    locate_weights(weights, engine)
+    plan, lines = plan_photos(image, out, True, lambda name: f"{Path(name).stem}_enhanced.png"), []
+
+    def write_parts(plan):
+        model = None
+        for photo in plan.targets:
+            try:
+                pixels = read_image(photo, max_pixels)
+            except (ValueError, OSError) as error:
+                yield photo, str(error)
+                continue
+            model = model or load_pretrained(weights, denoise, engine)
+            out.mkdir(parents=True, exist_ok=True)
+            pictures = decompose(pixels, model, **dials)
+            paths = {name: out / f"{Path(photo).stem}_{name}.png" for name in pictures}
+            for path in paths.values():
+                for other in image:
+                    check_is_not_input(path, other)
+            for name, path in paths.items():
+                write_image(path, pictures[name])
+                lines.append(f"{name.replace('_', ' ')}: {path}")
+            yield photo, None
+
+    report = run_plan(plan, write_parts)
+    if len(image) == 1 and report.bad:
+        raise ValueError(report.bad[0][1])
+    for line in lines:
+        print(line)
+    return _report(out, report, False, "decomposed") if len(image) > 1 else 0
 
 
 def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightness, format):
+    from retinex_keras.data.pairs import find_images, find_pairs
     from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import report, score_pairs, score_photos, score_results
     from retinex_keras.inference import load_pretrained
@@ -126,6 +361,8 @@ def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightn
         raise ValueError("--oracle-brightness tells weights the references' brightness: name both folders, without --results.")
     if lpips:
         find_weights()
+    find_pairs(results or low, high) if high else find_images(results or low)  # says now what is wrong
+    locate_weights(weights, engine)
     if results:
         rows, source = score_results(results, high, low, lpips), f"Pictures of {results}, made of {low}"
     else:
@@ -140,6 +377,7 @@ def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightn
 def compare(low, high, methods, weights, engine, sheet, lpips, format):
     import functools
 
+    from retinex_keras.data.pairs import find_pairs
     from retinex_keras.engines import choose_engine, shipped_weights
     from retinex_keras.evaluation.baselines import METHODS
     from retinex_keras.evaluation.lpips import find_weights
@@ -159,18 +397,24 @@ def compare(low, high, methods, weights, engine, sheet, lpips, format):
 
     chosen = {name: lambda image, method=METHODS[name]: to_uint8(method(image)["enhanced"]) for name in methods}
     weights = shipped_weights(choose_engine(engine=engine)) if weights is None else weights
+    find_pairs(low, high)  # says now what is wrong, before TensorFlow is imported
+    for name in weights:
+        locate_weights(name, engine)
     chosen |= {name: functools.partial(enhance, weights=load_pretrained(name, engine=engine)) for name in weights}
     rows = compare(low, high, chosen, sheet, lpips=lpips)
     print(report(rows, f"Means over the pairs of {low} and {high}, {os.cpu_count()} processors.", format))
 
 
 def benchmark(weights, recipe, sizes, runs):
+    for name in weights:
+        locate_weights(name, "tensorflow")
+    for name in recipe or ():
+        check_recipe(name)
+    import_keras()
     from retinex_keras.evaluation.benchmark import SIZES, benchmark
     from retinex_keras.inference import load_pretrained
     from retinex_keras.recipes import find_recipe, shipped_recipes
 
-    if runs < 1:
-        raise ValueError(f"A median takes at least one run. Received --runs {runs}.")
     recipes = shipped_recipes().values() if recipe is None else [find_recipe(name) for name in recipe]
     benchmark({name: load_pretrained(name, engine="tensorflow") for name in weights}, recipes, sizes or list(SIZES), runs)
 
@@ -188,6 +432,8 @@ def convert(decom, enhance, out):
 
 
 def export(out, weights, denoise, format, version, max_pixels):
+    locate_weights(weights, "tensorflow")
+    import_keras()
     from retinex_keras.inference import load_pretrained
     from retinex_keras.serving.export import export_onnx, export_savedmodel
 
@@ -199,7 +445,9 @@ def export(out, weights, denoise, format, version, max_pixels):
     print(f"exported: {out}")
 
 
-def request(url, image, out, version, timeout, at_once, force, quality):
+def request(url, image, out, version, timeout, at_once, force, quality, as_json, **dials):
+    from retinex_keras.folders.plan import plan_photos
+    from retinex_keras.folders.run import Report
     from retinex_keras.serving.client import connect, request_folder, request_image
 
     if image and not out:
@@ -208,19 +456,30 @@ def request(url, image, out, version, timeout, at_once, force, quality):
     if not image:
         print(*(f"version {version}: {state}" for version, state in server.status().items()), sep="\n")
     elif image.is_dir():
-        return _report(out, *request_folder(server, image, out, force, quality, at_once))
+        return _report(out, request_folder(server, image, out, force, quality, at_once, **dials), as_json)
     else:
-        request_image(server, image, out, quality)
+        if out.is_dir():
+            plan = plan_photos([image], out, force)
+            if plan.existing:
+                return _report(out, Report([], plan.existing, [], []), as_json)
+            out = Path(*plan.targets.values())
+        request_image(server, image, out, quality, **dials)
+        if as_json:
+            return _report(out, Report([out], [], [], []), as_json)
         print(f"enhanced: {out}")
 
 
 def _parser():
-    parser = argparse.ArgumentParser("retinex", description="Photos taken in the dark, brightened.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = _Parser("retinex", description="Photos taken in the dark, brightened.")
+    parser.add_argument("--version", action="version", version=f"retinex {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def command(function, text, *parents):
         added = commands.add_parser(function.__name__, help=text, description=text, parents=parents)
         added.set_defaults(command=function)
+        for kind in (None, Path):
+            added.register("type", kind, functools.partial(_given, kind or str))
         return added.add_argument
 
     def shared():
@@ -233,45 +492,60 @@ def _parser():
     add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
 
     model, add = shared()
-    add("--weights", **WEIGHTS, default=DEFAULT_WEIGHTS)
-    add("--denoise", type=float, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none")
+    add("--weights", **WEIGHTS, default=DEFAULT)
+    add("--denoise", type=STRENGTH, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none")
 
     engine, add = shared()
     add("--engine", choices=list(SUFFIXES), help="for shipped weights (default: tensorflow, where it is installed)")
 
     results, add = shared()
     add("--force", action="store_true", help="make results of a folder again that exist")
-    add("--quality", type=int, default=95, metavar="1-100", help="of JPEG, WebP and AVIF (default: %(default)s)")
+    add("--quality", type=PERCENT, default=95, metavar="1-100", help="of JPEG, WebP and AVIF (default: %(default)s)")
+    add("--json", action="store_true", dest="as_json", help="report as a JSON object: made, existing, bad, skipped")
+
+    dials, add = shared()
+    add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter or darker than automatic, -3 to 3 (default: 0)")
+    add(
+        "--brightness", type=NUMBER, metavar="LUMA", help="the mean that the picture is to have, 0 to 1, instead of an exposure"
+    )
+    add("--strength", type=NUMBER, default=1.0, help="from 0, the photo, to 1, the full result (default: 1)")
+    add("--colour", type=NUMBER, default=1.0, help="from 0, grey, over 1, as it is, to 2 (default: 1)")
 
     add = command(train, "Train the networks of a recipe, or go on with a stopped run.")
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
-    add("--recipe", **RECIPE, default=DEFAULT_RECIPE)
+    add("--recipe", **RECIPE, default=DEFAULT)
     add("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
-    add("--epochs", type=int, default=100, help="of each phase (default: %(default)s)")
-    add("--batch-size", type=int, help="patches a step (default: the recipe's)")
-    add("--patch-size", type=int, help="side in pixels (default: the recipe's; with --whole 128)")
+    add("--epochs", type=COUNT, default=100, help="of each phase (default: %(default)s)")
+    add("--batch-size", type=COUNT, help="patches a step (default: the recipe's)")
+    add("--patch-size", type=COUNT, help="side in pixels (default: the recipe's; with --whole 128)")
     add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
-    add("--learning-rate", type=float, help="of the optimizer (default: the recipe's)")
-    add("--decay-epoch", type=int, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
-    add("--seed", type=int, default=0, help="of weights, order and patches (default: %(default)s)")
-    add("--every", type=int, default=20, help="epochs between validations and samples (default: %(default)s)")
-    add("--filters", type=int, help="channels of the inner layers of new networks (default: the recipe's)")
+    add("--learning-rate", type=POSITIVE, help="of the optimizer (default: the recipe's)")
+    add("--decay-epoch", type=COUNT, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
+    add("--seed", type=INDEX, default=0, help="of weights, order and patches (default: %(default)s)")
+    add("--every", type=COUNT, default=20, help="epochs between validations and samples (default: %(default)s)")
+    add("--filters", type=COUNT, help="channels of the inner layers of new networks (default: the recipe's)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
     add("--workers", metavar="HOST:PORT,...", help="all machines that train together (default: what TF_CONFIG says)")
-    add("--index", type=int, metavar="N", help="which of the workers this process is, from 0; the first writes")
+    add("--index", type=INDEX, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
-    add = command(enhance, "Brighten a photo, or all photos of a folder and its subfolders.", model, engine, results)
-    add("image", help="a photo or a folder; with --cluster a folder or its address, as s3://bucket/photos")
-    add("out", help="the picture to write, whose suffix decides the format; for a folder, a folder or its address")
+    add = command(
+        enhance, "Brighten a photo, several, or all photos of a folder and its subfolders.", model, engine, dials, results
+    )
+    add(
+        "image",
+        nargs="+",
+        help="photos, - for standard input, or a folder; with --cluster also its address, as s3://bucket/photos",
+    )
+    add("out", help="the picture to write, whose suffix decides the format, or - for a PNG on standard output; or a folder")
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
     add("--max-pixels", **LIMIT)
     add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
 
-    add = command(decompose, "Brighten a photo and also write its reflectance and illumination.", model, engine)
-    add("image", type=Path)
+    add = command(decompose, "Brighten photos and also write their reflectance and illumination.", model, engine, dials)
+    add("image", nargs="+", help="photos")
     add("out", type=Path, help="folder for the pictures")
     add("--max-pixels", **LIMIT)
 
@@ -290,8 +564,8 @@ def _parser():
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
     add("--sizes", nargs="+", metavar="SIZE", help="of images: 400x600, 1080p, '12 MP' (default: all)")
-    add("--runs", type=int, default=5, help="the median of so many is printed (default: %(default)s)")
-    add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT_WEIGHTS])
+    add("--runs", type=COUNT, default=5, help="the median of so many is printed (default: %(default)s)")
+    add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "whose training is measured (default: all of the package)"})
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.")
@@ -302,16 +576,18 @@ def _parser():
     add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.", model)
     add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
     add("--format", choices=["savedmodel", "onnx"], help="default: by the suffix of the file")
-    add("--version", type=int, metavar="N", help="a positive number (default: the next one)")
+    add("--version", type=COUNT, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})
 
-    add = command(request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", results)
+    add = command(
+        request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", dials, results
+    )
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")
     add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
-    add("--version", type=int, metavar="N", help="of the model (default: the server's latest)")
-    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
-    add("--at-once", type=int, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
+    add("--version", type=COUNT, metavar="N", help="of the model (default: the server's latest)")
+    add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
+    add("--at-once", type=COUNT, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
     return parser
 
 

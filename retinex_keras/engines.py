@@ -1,17 +1,17 @@
 """The engines that run weights, TensorFlow and ONNX Runtime: which one, where its weights are, and its import."""
 
+import contextlib
 import functools
 import importlib
 import os
-import sys
-import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 from retinex_keras import onnx_model
-from retinex_keras.recipes import DEFAULT_WEIGHTS
+from retinex_keras.recipes import DEFAULT
 
 SUFFIXES = {"tensorflow": ".keras", "onnx": ".onnx"}  # of the files of each engine
+loading = contextlib.nullcontext  # in which Keras and weights are loaded; the command line has one of its own
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
     return {path.stem: path for path in sorted(files)}
 
 
-def choose_engine(weights: str | os.PathLike = DEFAULT_WEIGHTS, engine: str | None = None) -> str:
+def choose_engine(weights: str | os.PathLike = DEFAULT, engine: str | None = None) -> str:
     """The engine for weights: that of a file's suffix, the one that is asked for, or TensorFlow where it is installed.
 
     Raises:
@@ -46,31 +46,58 @@ def choose_engine(weights: str | os.PathLike = DEFAULT_WEIGHTS, engine: str | No
     return of_file or engine or ("tensorflow" if has_keras else "onnx")
 
 
-def import_keras():
-    """Imports Keras, and TensorFlow without what its libraries print as they load, which no setting of theirs silences.
+def locate_weights(weights: str | os.PathLike = DEFAULT, engine: str | None = None) -> tuple[str, Path]:
+    """The engine for weights and their file; `engine` as of `choose_engine`.
 
-    On a terminal it says after a second that it is loading.
+    Raises:
+        FileNotFoundError: if there are no such weights.
+        ValueError: as `choose_engine` does.
+
+    >>> engine, path = locate_weights("paper")
+    >>> engine, path.name
+    ('tensorflow', 'paper.keras')
+    """
+    engine = choose_engine(weights, engine)
+    shipped = shipped_weights(engine)
+    path = shipped.get(str(weights), Path(weights))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(shipped)}; or pass the path of a file."
+        )
+    return engine, path
+
+
+def import_keras():
+    """Imports Keras, and says how to install TensorFlow where it is missing.
 
     >>> import_keras()
     """
-    if "keras" in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return
-    if not find_spec("tensorflow"):
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow" and not find_spec("tensorflow"):
         raise ModuleNotFoundError("This needs TensorFlow, which is not installed: pip install tensorflow keras.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what they print later: that there is no GPU
+    with loading():
+        importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def silence():
+    """Drops what TensorFlow prints while it is imported, which no setting of its own silences, and its log from then on.
+
+    Errors are raised as ever. Who sets `TF_CPP_MIN_LOG_LEVEL` decides on the log.
+
+    >>> with silence():
+    ...     import tensorflow
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # all of it: that there is no GPU is an error to it
     try:
         stderr = os.dup(2)
-    except OSError:  # it is closed, as of a daemon: nothing is printed
+    except OSError:  # it is closed, as of a daemon
+        yield
         return
-    notice = threading.Timer(1.0, os.write, (stderr, b"loading TensorFlow ...\n"))
     try:
-        if os.isatty(stderr):
-            notice.start()
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        importlib.import_module("keras")
+        yield
     finally:
-        notice.cancel()
         os.dup2(stderr, 2)
         os.close(stderr)
 

@@ -15,19 +15,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from retinex_keras import engines
 from retinex_keras.dials import DEFAULTS, STEERED, check_dials, find_exposure
-from retinex_keras.engines import choose_engine, import_keras, shipped_weights
+from retinex_keras.engines import choose_engine, import_keras, locate_weights, shipped_weights
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
-from retinex_keras.recipes import DEFAULT_WEIGHTS, shipped_recipes
+from retinex_keras.recipes import DEFAULT, shipped_recipes
 
 MARGIN = 2**20  # bytes and weights that a file may announce beyond its size
 _loading = threading.RLock()
 
 
-def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float | None = None, engine: str | None = None):
+def load_pretrained(weights: str | os.PathLike = DEFAULT, denoise: float | None = None, engine: str | None = None):
     """Loads trained weights.
 
     Args:
@@ -49,13 +50,7 @@ def load_pretrained(weights: str | os.PathLike = DEFAULT_WEIGHTS, denoise: float
     >>> load_pretrained("paper").count_params()
     444613
     """
-    engine = choose_engine(weights, engine)
-    shipped = shipped_weights(engine)
-    path = shipped.get(str(weights), Path(weights))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There are no weights {str(weights)!r}. Shipped ones: {', '.join(shipped)}; or pass the path of a file."
-        )
+    engine, path = locate_weights(weights, engine)
     model = OnnxModel(path) if engine == "onnx" else _load_keras(path)
     return model if denoise is None else model.with_denoising(denoise)
 
@@ -68,7 +63,7 @@ def _load_keras(path):
     try:
         config, shapes = _contents(path)
         _import_model(keras, config)
-        with _no_larger_than(shapes, keras):
+        with _no_larger_than(shapes, keras), engines.loading():
             model = keras.saving.load_model(path, compile=False)
     except ImportError as error:
         raise ValueError(f"{path} needs the module that defines its model ({error}): put it on Python's path.") from error
@@ -188,7 +183,7 @@ def _for_each(function):
     """Lets a function of an image take also a list of images, or a batch in one array, for which it returns the same."""
 
     @functools.wraps(function)
-    def each(image, weights=DEFAULT_WEIGHTS, *options, model=None, **named):
+    def each(image, weights=DEFAULT, *options, model=None, **named):
         weights = find_model(weights if model is None else model)
         if isinstance(image, (list, tuple)):
             return [each(one, weights, *options, **named) for one in image]
@@ -203,7 +198,7 @@ def _for_each(function):
 
 
 @_for_each
-def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None, **dials: float | None) -> dict[str, np.ndarray]:
+def decompose(image, weights=DEFAULT, tile: int | None = None, **dials: float | None) -> dict[str, np.ndarray]:
     """Enhances an image and also returns what it was split into.
 
     It is computed in tiles, which changes nothing but the memory that it takes. For that, sides that are no multiples of 8
@@ -244,7 +239,7 @@ def decompose(image, weights=DEFAULT_WEIGHTS, tile: int | None = None, **dials: 
 @_for_each
 def enhance(
     image,
-    weights=DEFAULT_WEIGHTS,
+    weights=DEFAULT,
     exposure: float = 0.0,
     strength: float = 1.0,
     colour: float = 1.0,

@@ -1,15 +1,20 @@
+import io
+import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retinex_keras import __version__
 from retinex_keras.cli import _parser, main
 from retinex_keras.folders.run import enhance_folder
 from retinex_keras.imaging.read import read_image, read_photo
@@ -106,29 +111,129 @@ def test_bad_weights_are_one_sentence(photo, weights, tmp_path, capsys, damage, 
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["enhance", "photo.png", "nowhere/out.png"], "There is no folder"),
-        (["enhance", "photo.png", "out.xbm"], "suffix decides"),
-        (["decompose", "photo.png", "photo.png"], "is a file; name a folder"),
-        (["enhance", "photo.png", "out.jpg", "--quality", "0"], "from 1 to 100"),
-        (["enhance", ".", "out", "--quality", "101"], "from 1 to 100"),
-        (["enhance", "photo.png", "out.png", "--max-pixels", "9"], "17x13 pixels, more than 9"),
-        (["decompose", "photo.png", "out", "--max-pixels", "9"], "raise max_pixels"),
-        (["benchmark", "--runs", "0"], "at least one run"),
-        (["train", "nowhere", "--out", "run"], "There is no folder"),
-        (["train", "--out", "run"], "nothing to train on"),
-    ],
-)
-def test_what_cannot_be_done_is_said_before_it_is_begun(photo, weights, tmp_path, capsys, monkeypatch, command, message):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
-    assert main([*command, *(weights if command[0] != "train" else [])]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert sorted(tmp_path.iterdir()) == before
+REFUSED = """
+enhance: the following arguments are required: image, out
+enhance photo.png: required: out
+enhanc photo.png out.png: invalid choice: 'enhanc'
+enhance photo.png out.png --wieghts paper: unrecognized arguments: --wieghts paper
+enhance missing.png out.png: missing.png is not a file
+enhance missing out: missing is not a file
+enhance text.txt out.png: text.txt is not an image
+enhance photo.png nowhere/out.png: There is no folder
+enhance photo.png out.xbm: suffix decides
+enhance photo.png out: suffix decides
+enhance photo.png photo.png: never overwritten
+enhance photo.png d/../photo.png: never overwritten
+enhance photo.png .: never overwritten
+enhance "" out.png: argument image: is empty
+enhance photo.png "": argument out: is empty
+enhance photo.png out.png --weights "": argument --weights: is empty
+enhance photo.png out.png --sheet "": argument --sheet: is empty
+enhance photo.png out.png --weights papper: no weights 'papper'. Shipped ones: natural, paper, simple
+enhance photo.png out.png --engine torch: invalid choice: 'torch'
+enhance photo.png out.png --denoise nan: 0, for none, or a larger number. Received 'nan'
+enhance photo.png out.png --denoise=-1: 0, for none, or a larger number. Received '-1'
+enhance photo.png out.jpg --quality 0: from 1 to 100
+enhance photo.png out.jpg --quality best: from 1 to 100. Received 'best'
+enhance . out --quality 101: from 1 to 100
+enhance photo.png out.png --max-pixels 0: 1 or larger
+enhance photo.png out.png --max-pixels 9: 17x13 pixels, more than 9
+enhance photo.png out.png --sheet photo.png: never overwritten
+enhance photo.png out.png --sheet d/../out.png: both d/../out.png
+enhance photo.png out.png --sheet folder.png: folder.png is a folder
+enhance photo.png out.png --sheet sheet.gif: suffix decides
+enhance d out --sheet sheet.png: leave --sheet out
+enhance d out.png: out.png is the name of a picture
+enhance d d: never overwritten
+enhance d/.. out --weights nothing: no weights 'nothing'
+enhance empty out: holds no image
+enhance photo.png d/b.png out.png: out.png is the name of a picture
+enhance photo.png d/b.png text.txt: text.txt is a file
+enhance photo.png d/photo.png out: photo.png and d/photo.png would both become
+enhance photo.png empty out: empty is a folder. Expected photos
+enhance x.png y.png out: None of the photos is there
+enhance d/b.png photo.png d: never overwritten
+enhance photo.png d/b.png out --sheet sheet.png: leave --sheet out
+enhance - photo.png out: Standard input, -, is one photo
+enhance - out.png: Standard input is not an image
+enhance photo.png - --json: leave --json out
+enhance s3://bucket/photos out: add --cluster local
+enhance photo.png out.png --cluster local: A cluster takes one folder
+decompose photo.png: required: out
+decompose missing.png out: missing.png is not a file
+decompose photo.png photo.png: is a file; name a folder
+decompose "" out: argument image: is empty
+decompose photo.png d/photo.png out: would both become
+decompose d out: d is a folder. Expected photos
+decompose photo.png out --weights nothing: no weights 'nothing'
+decompose photo.png out --max-pixels 9: raise max_pixels
+evaluate d missing: There is no folder missing
+evaluate d d --weights nothing: no weights 'nothing'
+evaluate d empty: holds no image
+evaluate d d --format xml: invalid choice: 'xml'
+evaluate d d --results missing: There is no folder missing
+compare d missing: There is no folder missing
+compare d d --methods magic: no method 'magic'
+compare d d --weights nothing: no weights 'nothing'
+compare d d --sheet folder.png: is a folder
+convert out.keras: nothing to convert
+convert --decom missing out.keras: no folder missing
+convert --decom empty out.keras: no TensorFlow checkpoint
+convert --decom empty out.h5: end in .keras
+export out --weights nothing: no weights 'nothing'
+export "": argument out: is empty
+export out --version 0: 1 or larger
+export out --max-pixels=-1: 1 or larger
+train: required: --out
+train nowhere --out run: There is no folder
+train --out run: nothing to train on
+train d --out "": argument --out: is empty
+train --photos d --out run --epochs 0: 1 or larger
+train --photos d --out run --learning-rate nan: above 0
+train --photos d --out run --recipe papper: no recipe 'papper'
+train --photos d --out run --validation nowhere: There is no folder
+train --photos d --out run --weights nothing: no weights 'nothing'
+train --photos d --out run --workers a:1,b:1: which of the 2 workers
+request: required: url
+request localhost:8501: Expected http://
+request http://localhost:1 photo.png: name the picture to write
+request http://localhost:1 missing.png out.png: missing.png is not a file
+request http://localhost:1 photo.png photo.png: never overwritten
+request http://localhost:1 photo.png out.txt: suffix decides
+request http://localhost:1 photo.png out.jpg --timeout nan: above 0
+request http://localhost:1 d out --at-once 0: 1 or larger
+request http://localhost:1 "" out.png: argument image: is empty
+benchmark --runs 0: 1 or larger
+benchmark --weights nothing: no weights 'nothing'
+benchmark --recipe nothing: no recipe 'nothing'
+"""
+
+
+def test_what_cannot_be_done_is_one_sentence_before_tensorflow_is_imported_and_work_begins(photo, tmp_path):
+    for name in ("d", "empty", "folder.png"):
+        (tmp_path / name).mkdir()
+    for name in ("d/photo.png", "d/b.png"):
+        shutil.copy(photo, tmp_path / name)
+    (tmp_path / "text.txt").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    lines = [line.split(": ", 1) for line in REFUSED.strip().splitlines()]
+    script = """
+import shlex, sys
+from retinex_keras.cli import main
+for command in sys.argv[1:]:
+    print(main(shlex.split(command)), *{"tensorflow", "keras"} & set(sys.modules), file=sys.stderr)
+"""
+    commands = [command for command, _ in lines]
+    process = [sys.executable, "-c", script, *commands]
+    result = subprocess.run(process, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    printed = result.stderr.splitlines()
+    for (command, message), sentence, code in zip(lines, printed[::2], printed[1::2], strict=True):
+        assert message in sentence, command
+        assert sentence.startswith("retinex: "), command
+        assert code == "2", command
+    assert result.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_error_of_a_real_process_is_one_line(tmp_path):
@@ -138,6 +243,117 @@ def test_an_error_of_a_real_process_is_one_line(tmp_path):
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr == "retinex: missing.png is not a file; check the path.\n"
+
+
+def retinex(arguments, folder, **options):
+    """Runs a line of the shell, in which `retinex` is the command; ONNX Runtime starts at once."""
+    line = f'retinex() {{ "{sys.executable}" -m retinex_keras "$@"; }}\n{arguments}'
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, **options)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>&1 | true", ">/dev/null 2>/dev/full"])
+def test_work_is_done_where_a_standard_stream_is_closed_or_not_read(photo, tmp_path, closed):
+    pytest.importorskip("onnxruntime")
+    command = f"(retinex enhance photo.png out.png --engine onnx; echo $? > code) {closed}"
+    retinex(command, tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert read_image(tmp_path / "out.png").shape == (13, 17, 3)
+    (code,) = {
+        retinex(f"(retinex {command}; echo $? > code) {closed}", tmp_path).returncode for command in ("--help", "enhance")
+    }
+    assert (code, (tmp_path / "code").read_text()) == (0, "2\n")
+
+
+def test_a_report_on_a_full_disk_is_an_error_after_the_work(photo, tmp_path):
+    pytest.importorskip("onnxruntime")
+    result = retinex("retinex enhance photo.png out.png --engine onnx > /dev/full", tmp_path)
+    assert (result.returncode, result.stderr) == (2, b"retinex: No space left on device.\n")
+    assert (tmp_path / "out.png").exists()
+
+
+def test_names_that_are_no_text_stop_no_work(photo, tmp_path):
+    pytest.importorskip("onnxruntime")
+    name = os.fsencode(tmp_path) + b"/b\xff.png"
+    shutil.copy(photo, name)
+    code = "; echo $? > code"
+    retinex(f"(retinex decompose b*.png photo.png parts --engine onnx{code}) | head -0", tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert len(list((tmp_path / "parts").iterdir())) == 10
+    result = retinex("retinex enhance b*.png photo.png out --engine onnx --json", tmp_path)
+    made = [Path(path).name for path in json.loads(result.stdout)["made"]]
+    assert (result.returncode, made) == (0, [os.fsdecode(b"b\xff.png"), "photo.png"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
+def test_a_stop_while_tensorflow_is_imported_is_one_line(photo, tmp_path):
+    command = [sys.executable, "-m", "retinex_keras", "enhance", photo, tmp_path / "out.png"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate()[1], process.returncode) == ("retinex: stopped\n", 130)
+
+
+def test_without_a_command_its_help_is_shown(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: retinex ")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"retinex {__version__}\n"
+
+
+def test_standard_input_and_output(photo, weights, tmp_path, capsysbinary, monkeypatch):
+    assert main(["enhance", str(photo), str(tmp_path / "out.png"), *weights]) == 0
+    capsysbinary.readouterr()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+    assert main(["enhance", "-", "-", *weights]) == 0
+    printed = capsysbinary.readouterr()
+    assert (printed.out, printed.err) == ((tmp_path / "out.png").read_bytes(), b"")
+    with open(photo) as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["enhance", "-", str(tmp_path / "again.jpg"), *weights]) == 0
+    assert read_image(tmp_path / "again.jpg").shape == (13, 17, 3)
+
+
+def test_a_photo_on_standard_input_is_not_overwritten(photo, tmp_path):
+    before = photo.read_bytes()
+    result = retinex("retinex enhance - photo.png < photo.png", tmp_path, text=True)
+    assert (result.returncode, "never overwritten" in result.stderr) == (2, True)
+    assert photo.read_bytes() == before
+
+
+def test_several_photos_into_a_folder(photo, weights, tmp_path, capsys):
+    """A bad one does not stop the others, results that exist are kept, and one photo goes by the same rules."""
+    names = [str(photo), str(tmp_path / "bad.jpg"), str(tmp_path / "other.gif")]
+    Image.open(photo).save(names[2])
+    Path(names[1]).write_bytes(b"bad")
+    out = tmp_path / "out"
+    assert main(["enhance", names[0], f"{out}/", *weights]) == 0
+    assert capsys.readouterr().out == f"enhanced: 1 image into {out}/; 0 were there already, 0 are bad\n"
+    (out / "photo.png").write_text("kept")
+    assert main(["enhance", *names, str(out), *weights, "--json"]) == 1
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report["made"] == [str(out / "other.gif.png")]
+    assert report["existing"] == [str(out / "photo.png")]
+    assert [bad["image"] for bad in report["bad"]] == [names[1]]
+    assert printed.err.splitlines() == [f"retinex: {report['bad'][0]['reason']}"]
+    assert (out / "photo.png").read_text() == "kept"
+    assert main(["enhance", names[0], str(out), *weights, "--force"]) == 0
+    assert main(["enhance", names[0], str(tmp_path / "one.png"), *weights, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["made"] == [str(tmp_path / "one.png")]
+    assert (out / "photo.png").read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+def test_several_photos_are_decomposed(photo, weights, tmp_path, capsys):
+    shutil.copy(photo, tmp_path / "other.png")
+    names = [str(tmp_path / name) for name in ("photo.png", "missing.png", "other.png")]
+    assert main(["decompose", *names, str(tmp_path / "parts"), *weights]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == f"decomposed: 2 images into {tmp_path / 'parts'}; 0 were there already, 1 is bad"
+    assert printed.err == f"retinex: {names[1]} is not a file; check the path.\n"
+    assert len(list((tmp_path / "parts").iterdir())) == 10
 
 
 def test_a_grey_photo_of_one_pixel(tmp_path, weights):
@@ -165,7 +381,7 @@ def test_a_folder_with_junk(folder, weights, tmp_path, capsys):
     out = folder / "out"
     assert main(["enhance", str(folder), str(out), *weights]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 are bad\n"
+    assert printed.out == f"enhanced: 4 images into {out}; 0 were there already, 1 is bad\n"
     assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'} ")
     results = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert results == ["a.png", "b.jpg", "nested/a.png", "nested/more/c.gif.png"]
@@ -201,7 +417,7 @@ def test_a_folder_goes_on_where_it_was_stopped(folder, weights, tmp_path, capsys
     (out / "nested" / "a.png").unlink()
     (out / "a.png").write_text("kept")
     assert main(["enhance", str(folder), str(out), *weights]) == 0
-    assert "enhanced: 1 images" in capsys.readouterr().out
+    assert "enhanced: 1 image into" in capsys.readouterr().out
     assert (out / "a.png").read_text() == "kept"
     assert read_image(out / "nested" / "a.png").shape == (13, 17, 3)
     assert main(["enhance", str(folder), str(out), "--force", *weights]) == 0

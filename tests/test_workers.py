@@ -87,12 +87,12 @@ def start(command):
 
 def test_two_workers_of_which_one_is_killed_end_where_one_process_does(make_pairs, tmp_path, monkeypatch):
     pairs, validation, alone, run = make_pairs("pairs", 9), make_pairs("validation", 1), tmp_path / "alone", tmp_path / "run"
-    options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
+    options = {"epochs": 2, "batch_size": 4, "patch_size": 16, "filters": 4, "recipe": "paper", "verbose": 0}
     with monkeypatch.context() as patch:
         patch.setattr(train, "training_patches", patches_of_workers)
         train_retinexnet(pairs, alone, validation=validation, **options)
 
-    command = [pairs, "--out", run, "--validation", validation]
+    command = [pairs, "--recipe", "paper", "--out", run, "--validation", validation]
     command += ["--epochs=2", "--batch-size=4", "--patch-size=16", "--filters=4"]
     first, second = start(command)
     while first.poll() is None and not list(run.glob("decom-*.weights.h5")):

@@ -1,5 +1,6 @@
 """Folders of pairs and of photos to arrays."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def find_pairs(low, high):
             f"{name_some(alone)}: no image of the same stem on the other side; add the partner or move these away."
         )
     return [(low[stem], high[stem]) for stem in low]
+
+
+def find_scenes(data, photos=None):
+    """The files of each scene that is trained on: of a pair two, of a photo one.
+
+    Args:
+        data: a folder of pairs, with subfolders `low` and `high`, or a list of such folders; None for photos alone.
+        photos: a folder of photos.
+
+    Returns:
+        A list of tuples of paths.
+
+    Raises:
+        FileNotFoundError: if a folder is missing.
+        ValueError: if there is neither data nor photos, or a folder does not hold what it should.
+
+    >>> [len(files) for files in find_scenes("pairs", "pairs/high")]
+    [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]
+    """
+    folders = [] if data is None else [data] if isinstance(data, (str, os.PathLike)) else list(data)
+    if not folders and photos is None:
+        raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
+    scenes = [pair for folder in folders for pair in find_pairs(Path(folder) / "low", Path(folder) / "high")]
+    return scenes + ([(photo,) for photo in find_images(photos).values()] if photos else [])
 
 
 def name_some(names, most=5):

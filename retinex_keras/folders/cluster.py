@@ -13,7 +13,7 @@ from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import MAX_PIXELS
 from retinex_keras.imaging.write import check_quality
 from retinex_keras.inference import enhance, load_pretrained
-from retinex_keras.recipes import DEFAULT_WEIGHTS
+from retinex_keras.recipes import DEFAULT
 
 BATCH = 16  # images a task: as many are made again after a crash
 
@@ -40,7 +40,7 @@ def enhance_on_cluster(
     folder: PathLike,
     out: PathLike,
     address: str = "local",
-    weights: PathLike = DEFAULT_WEIGHTS,
+    weights: PathLike = DEFAULT,
     denoise: float | None = None,
     engine: str | None = None,
     force: bool = False,

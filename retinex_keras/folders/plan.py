@@ -5,7 +5,7 @@ import io
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -272,3 +272,27 @@ def _without_existing(targets, source, sink, force, skipped=(), alone=False):
     plan = Plan(targets, [], source, sink, force, list(skipped), alone).without_results()
     sink.check_writable(plan.targets.values())
     return plan
+
+
+def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, result_name: Callable = _result_name) -> Plan:
+    """Plans what is to be made of photos on this machine, in one folder, by the rules of `plan_folder`.
+
+    Raises:
+        FileNotFoundError: if none of them exists. One that is missing among others is bad, but no reason to stop.
+        ValueError: if one is a folder, two would have the same result, a result would overwrite a photo, or `out` is a file.
+    """
+    source, sink = Place(None, ""), find_place(out)
+    if Path(sink.folder).is_file():
+        raise ValueError(f"{out} is a file; name a folder for the pictures.")
+    targets = {}
+    for image in map(str, photos):
+        if Path(image).is_dir():
+            raise ValueError(f"{image} is a folder. Expected photos: name those in it, as {image}/*.jpg.")
+        targets[image] = sink.path(result_name(Path(image).name))
+    if not source.existing(targets):
+        what = f"{image} is not a file; check the path" if len(targets) == 1 else "None of the photos is there; check the paths"
+        raise FileNotFoundError(f"{what}.")
+    inputs = {_resolved(source, image) for image in targets}
+    if not inputs.isdisjoint(_resolved(sink, target) for target in targets.values()):
+        raise ValueError(f"Results in {out} would overwrite inputs, which are never overwritten; name another folder.")
+    return _without_existing(targets, source, sink, force)

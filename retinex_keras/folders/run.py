@@ -13,7 +13,7 @@ from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.read import MAX_PIXELS
 from retinex_keras.imaging.write import check_quality
-from retinex_keras.recipes import DEFAULT_WEIGHTS
+from retinex_keras.recipes import DEFAULT
 
 Outcomes = Iterator[tuple[str, str | None]]  # images, and the reasons why they are bad
 
@@ -30,7 +30,7 @@ class Report(NamedTuple):
 def enhance_folder(
     folder: PathLike,
     out: PathLike,
-    weights=DEFAULT_WEIGHTS,
+    weights=DEFAULT,
     force: bool = False,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,

@@ -28,6 +28,8 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         )
     if path.suffix.lower() == ".avif" and not cameras.has_avif():
         raise ValueError(f"{path.name}: this Pillow cannot write AVIF: pip install 'pillow>=11.3', or write a .png.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder. Expected the name of a picture to write.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     check_quality(quality)

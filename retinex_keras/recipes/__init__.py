@@ -7,8 +7,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-DEFAULT_RECIPE = "paper"  # for training: the original's
-DEFAULT_WEIGHTS = "natural"  # of those that are shipped: the best pictures
+DEFAULT = "natural"  # the recipe that is trained, and the shipped weights that are used: the best pictures
+RECIPES = tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name != "tf1_checkpoint")
 
 
 def all_pictures(model, low, high):
@@ -107,8 +107,19 @@ def shipped_recipes() -> dict[str, Recipe]:
     >>> sorted(shipped_recipes())
     ['natural', 'paper', 'simple']
     """
-    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    return {module.recipe.name: module.recipe for module in modules if hasattr(module, "recipe")}
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in RECIPES}
+    return {name: module.recipe for name, module in modules.items() if hasattr(module, "recipe")}  # without a half imported one
+
+
+def check_recipe(name: str) -> None:
+    """Raises a ValueError if a name is neither that of a recipe of this package nor "module:attribute". It imports nothing.
+
+    >>> check_recipe("papper")
+    Traceback (most recent call last):
+    ValueError: There is no recipe 'papper'; use one of natural, paper, simple, or module:attribute.
+    """
+    if ":" not in name and name not in RECIPES:
+        raise ValueError(f"There is no recipe {name!r}; use one of {', '.join(RECIPES)}, or module:attribute.")
 
 
 def find_recipe(name: str) -> Recipe:
@@ -120,11 +131,10 @@ def find_recipe(name: str) -> Recipe:
     >>> find_recipe("paper").defaults["patch_size"]
     48
     """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        if name not in shipped_recipes():
-            raise ValueError(f"There is no recipe {name!r}; use one of {', '.join(shipped_recipes())}, or module:attribute.")
+    check_recipe(name)
+    if name in RECIPES:
         return shipped_recipes()[name]
+    module, _, attribute = name.partition(":")
     try:
         recipe = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

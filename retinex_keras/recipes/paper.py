@@ -5,7 +5,7 @@ brightens the illumination, noise is taken off the reflectance, and their produc
 
 The shipped weights, `paper`:
 
-    retinex train lol/train --out runs/paper --validation lol/val --seed 0
+    retinex train lol/train --recipe paper --out runs/paper --validation lol/val --seed 0
 
 394 pairs of LOL v1, 100 epochs of 24 steps a network, 52 minutes on two CPU cores. On 20 validation pairs 16.83 dB, SSIM .709.
 The card, checkpoints/README.md, has the rest.

@@ -6,6 +6,7 @@ Their names: Enhance-Net is `RelightNet` there, with layers `conv2d` to `conv2d_
 from pathlib import Path
 
 from retinex_keras.data.pairs import name_some
+from retinex_keras.engines import import_keras
 
 
 def _decom_variables(net):
@@ -42,14 +43,13 @@ def convert_checkpoint(decom=None, enhance=None):
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it cannot be read, lacks a variable, or holds one of another shape.
     """
-    from retinex_keras.recipes.paper import (  # here, since importing Keras imports all of this folder
-        DecomNet,
-        EnhanceNet,
-        RetinexNet,
-    )
-
     if decom is None and enhance is None:
         raise ValueError("There is nothing to convert; pass the folder of Decom-Net's checkpoint, of Enhance-Net's, or both.")
+    for folder in filter(None, (decom, enhance)):
+        _index_files(folder)  # says at once what is wrong with it
+    import_keras()
+    from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
+
     networks, notes = {}, []
     for key, folder, network, variables in (
         ("decom_net", decom, DecomNet(), _decom_variables),
@@ -100,18 +100,24 @@ def _read(folder, network, variables):
     return notes
 
 
-def _prefix(folder):
-    """The path of a checkpoint without `.index`: the folder's latest, or the path itself if it is one."""
+def _index_files(folder):
+    """The files that end in `.index`, one a checkpoint, in a folder, the latest last; of the path of a checkpoint the one."""
     folder = Path(folder)
     if folder.with_name(folder.name + ".index").is_file():
-        return str(folder)
+        return [folder.with_name(folder.name + ".index")]
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; pass the one that holds the checkpoint's .index file.")
     found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{folder} holds no TensorFlow checkpoint; pass the folder that holds its .index file.")
+    return found
+
+
+def _prefix(folder):
+    """The path of a checkpoint without `.index`: the folder's latest, or the path itself if it is one."""
     import tensorflow as tf
 
+    folder, found = Path(folder), _index_files(folder)
     state = tf.train.get_checkpoint_state(folder)
     # The path that the state names may be another machine's; its last part names the latest files here.
     latest = folder / (Path(state.model_checkpoint_path).name + ".index") if state else found[-1]

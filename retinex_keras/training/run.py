@@ -10,12 +10,12 @@ from pathlib import Path
 
 import keras
 
-from retinex_keras.data.pairs import find_images, find_pairs, load_pairs, load_scenes
+from retinex_keras.data.pairs import find_scenes, load_pairs, load_scenes
 from retinex_keras.data.pipeline import training_patches, whole_pairs
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
-from retinex_keras.recipes import DEFAULT_RECIPE, find_recipe
+from retinex_keras.recipes import DEFAULT, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
 
 
@@ -72,7 +72,7 @@ class OneProcess:
 def train_retinexnet(
     data: str | os.PathLike | list | None,
     out: str | os.PathLike,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str = DEFAULT,
     validation: str | os.PathLike | None = None,
     photos: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
@@ -149,7 +149,11 @@ def train_retinexnet(
     if final.exists():
         print(f"This run is finished: {final}")
         return final
-    scenes = _find_scenes(data, photos, settings.batch_size)
+    scenes = find_scenes(data, photos)
+    if len(scenes) < settings.batch_size:
+        raise ValueError(
+            f"{len(scenes)} images give no batch of {settings.batch_size}: use a batch_size from 1 to {len(scenes)}."
+        )
     steps = len(scenes) // settings.batch_size
 
     def patches(first_epoch):
@@ -237,15 +241,3 @@ def _load_start(recipe, weights, filters):
     if filters:
         raise ValueError(f"Networks that begin with weights have their own filters. Received filters={filters}: leave it out.")
     return start
-
-
-def _find_scenes(data, photos, batch_size):
-    """The files of each scene: of a pair two, of a photo one."""
-    folders = [] if data is None else [data] if isinstance(data, (str, os.PathLike)) else list(data)
-    if not folders and photos is None:
-        raise ValueError("There is nothing to train on; pass a folder of pairs, photos, or both.")
-    scenes = [pair for folder in folders for pair in find_pairs(Path(folder) / "low", Path(folder) / "high")]
-    scenes += [(photo,) for photo in find_images(photos).values()] if photos else []
-    if len(scenes) < batch_size:
-        raise ValueError(f"{len(scenes)} images give no batch of {batch_size}: use a batch_size from 1 to {len(scenes)}.")
-    return scenes

@@ -503,8 +503,8 @@ def _parser():
     add("--quality", type=PERCENT, default=95, metavar="1-100", help="of JPEG, WebP and AVIF (default: %(default)s)")
     add("--json", action="store_true", dest="as_json", help="report as a JSON object: made, existing, bad, skipped")
 
-    dials, add = shared()
-    add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter or darker than automatic, -3 to 3 (default: 0)")
+    steer, add = shared()
+    add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter than by itself, -3 to 3 (default: 0)")
     add(
         "--brightness", type=NUMBER, metavar="LUMA", help="the mean that the picture is to have, 0 to 1, instead of an exposure"
     )
@@ -544,7 +544,7 @@ def _parser():
     add("--max-pixels", **LIMIT)
     add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
 
-    add = command(decompose, "Brighten photos and also write their reflectance and illumination.", model, engine, dials)
+    add = command(decompose, "Brighten photos and also write their reflectance and illumination.", model, engine, steer)
     add("image", nargs="+", help="photos")
     add("out", type=Path, help="folder for the pictures")
     add("--max-pixels", **LIMIT)

@@ -23,13 +23,13 @@ class StandIn:
 
     def __init__(self, folder):
         models = {int(path.name): tf.saved_model.load(str(path)) for path in Path(folder).iterdir() if path.name.isdecimal()}
-        self.signatures = {version: model.signatures["serving_default"] for version, model in models.items()}
+        self.signatures = {version: model.signatures for version, model in models.items()}
         self.models = models  # they keep the variables
         self.failures, self.delay, self.under_way, self.most_under_way = [], 0.0, 0, 0
         self.lock = threading.Lock()
 
-    def predict(self, version, images):
-        """The strings of `enhanced_bytes`; LookupError if there is no such version."""
+    def predict(self, version, signature, inputs):
+        """The strings of `enhanced_bytes`; LookupError if there is no such version or signature."""
         with self.lock:
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
@@ -37,7 +37,10 @@ class StandIn:
             time.sleep(self.delay)
             if version not in self.signatures:
                 raise LookupError(f"Servable not found for request: Specific({NAME}, {version})")
-            return self.signatures[version](image_bytes=tf.constant(images, tf.string))["enhanced_bytes"].numpy()
+            function = self.signatures[version][signature or "serving_default"]
+            types = {name: spec.dtype for name, spec in function.structured_input_signature[1].items()}
+            tensors = {name: tf.constant(values, types[name]) for name, values in inputs.items()}
+            return function(**tensors)["enhanced_bytes"].numpy()
         finally:
             with self.lock:
                 self.under_way -= 1
@@ -90,8 +93,11 @@ def serve_rest(stand_in, port=0):
                 return self.answer(failure[0], {"error": failure[1]})
             try:
                 version = self.version(":predict") or max(stand_in.signatures)
-                images = [base64.b64decode(value["b64"]) for value in json.loads(body)["instances"]]
-                results = stand_in.predict(version, images)
+                request = json.loads(body)
+                rows = [row if "image_bytes" in row else {"image_bytes": row} for row in request["instances"]]
+                inputs = {name: [row[name] for row in rows] for name in rows[0]}
+                inputs["image_bytes"] = [base64.b64decode(value["b64"]) for value in inputs["image_bytes"]]
+                results = stand_in.predict(version, request.get("signature_name"), inputs)
             except LookupError as error:
                 return self.answer(404, {"error": str(error)})
             except tf.errors.InvalidArgumentError as error:
@@ -128,7 +134,8 @@ def serve_grpc(stand_in, address="127.0.0.1:0"):
                 version = request.model_spec.version.value or max(stand_in.signatures)
                 if request.model_spec.name != NAME:
                     raise LookupError(f"Servable not found for request: Latest({request.model_spec.name})")
-                results = stand_in.predict(version, tf.make_ndarray(request.inputs["image_bytes"]).tolist())
+                inputs = {name: tf.make_ndarray(tensor).tolist() for name, tensor in request.inputs.items()}
+                results = stand_in.predict(version, request.model_spec.signature_name, inputs)
             except LookupError as error:
                 context.abort(grpc.StatusCode.NOT_FOUND, str(error))
             except tf.errors.InvalidArgumentError as error:

@@ -77,6 +77,19 @@ def test_a_photo_comes_back_as_enhance_makes_it(url, exports, tmp_path, random, 
     assert out.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.parametrize("dials", [{"exposure": 0.7, "strength": 0.6, "colour": 1.2}, {"brightness": 0.3}])
+def test_a_server_turns_the_dials_as_enhance_does(url, exports, photo, tmp_path, dials):
+    options = [f"--{name}={value}" for name, value in dials.items()]
+    assert main(["request", url, str(photo), str(tmp_path / "out.png"), *options]) == 0
+    expected = enhance(photo, exports[1][2], **dials)
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png"), expected)
+    assert not np.array_equal(expected, enhance(photo, exports[1][2]))
+    (tmp_path / "photos").mkdir()
+    photo.rename(tmp_path / "photos" / "photo.png")
+    assert main(["request", url, str(tmp_path / "photos"), str(tmp_path / "out"), *options]) == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "photo.png"), expected)
+
+
 def test_the_suffix_decides_the_format(url, photo, tmp_path):
     assert main(["request", url, str(photo), str(tmp_path / "out.jpg")]) == 0
     with Image.open(tmp_path / "out.jpg") as result:

@@ -186,3 +186,22 @@ def test_an_oracle_of_brightness_shows_what_the_dial_is_worth(tiny_natural, make
         assert float(row[rows[0].index("PSNR")]) == pytest.approx(-10 * np.log10(error), abs=1e-3)
     assert main([*command[:2], "--oracle-brightness"]) == 2
     assert "name both folders" in capsys.readouterr().err
+
+
+def test_commands_take_them(tiny_natural, make_pairs, tmp_path, capsys):
+    photos = make_pairs("pairs", 2) / "low"
+    tiny_natural.save(tmp_path / "tiny.keras")
+    photo, out = str(photos / "scene.0.png"), str(tmp_path / "out")
+    options = ["--weights", str(tmp_path / "tiny.keras"), *(f"--{name}={value}" for name, value in TURNED.items())]
+    expected = enhance(photo, tiny_natural, **TURNED)
+    assert main(["enhance", photo, str(tmp_path / "one.png"), *options]) == 0
+    assert main(["enhance", str(photos), out, *options]) == 0
+    assert main(["decompose", photo, out, *options]) == 0
+    for result in (tmp_path / "one.png", tmp_path / "out" / "scene.0.png", tmp_path / "out" / "scene.0_enhanced.png"):
+        np.testing.assert_array_equal(read_image(result), expected)
+    capsys.readouterr()
+    for command in (["enhance", photo, str(tmp_path / "no.png")], ["decompose", photo, str(tmp_path / "no")]):
+        assert main([*command, "--exposure", "+4"]) == 2
+        assert capsys.readouterr().err == "retinex: The dial exposure goes from -3 to 3. Received 4.0.\n"
+        assert main([*command, "--exposure", "-1", "--brightness", "0.5"]) == 2
+        assert "leave one out" in capsys.readouterr().err

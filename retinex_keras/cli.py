@@ -532,7 +532,7 @@ def _parser():
     add("--index", type=INDEX, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
     add = command(
-        enhance, "Brighten a photo, several, or all photos of a folder and its subfolders.", model, engine, dials, results
+        enhance, "Brighten a photo, several, or all photos of a folder and its subfolders.", model, engine, steer, results
     )
     add(
         "image",
@@ -580,7 +580,7 @@ def _parser():
     add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})
 
     add = command(
-        request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", dials, results
+        request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", steer, results
     )
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")

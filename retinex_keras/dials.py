@@ -8,7 +8,7 @@ from retinex_keras.imaging.pixels import CONTEXT, LUMA
 STEERED = ("reflectance", "illumination", "restored_reflectance", "adjusted_illumination")  # what a model must give for it
 RANGES = {"exposure": (-3, 3), "strength": (0, 1), "colour": (0, 2), "brightness": (0, 1)}
 FURTHEST = 8.0  # stops, up or down, to which a wanted brightness may move the exposure
-HALVINGS = 20  # of this range
+HALVINGS = 14  # of this range
 
 
 class Dials(NamedTuple):

@@ -469,6 +469,12 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
         print(f"enhanced: {out}")
 
 
+def app(no_browser, **options):
+    from retinex_keras.app import serve
+
+    serve(browser=not no_browser, **options)
+
+
 def _parser():
     parser = _Parser("retinex", description="Photos taken in the dark, brightened.")
     parser.add_argument("--version", action="version", version=f"retinex {__version__}")
@@ -588,6 +594,14 @@ def _parser():
     add("--version", type=COUNT, metavar="N", help="of the model (default: the server's latest)")
     add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
     add("--at-once", type=COUNT, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
+
+    add = command(app, "Open a page in the browser: drop a photo, turn the dials, download the result.", engine)
+    add("folder", type=Path, nargs="?", help="of photos to pick from, or to brighten together")
+    add("--out", type=Path, metavar="DIR", help="for the results of the whole folder (default: beside it, FOLDER_bright)")
+    add("--weights", **WEIGHTS, default=DEFAULT)
+    add("--port", type=COUNT, metavar="N", help="of the address on this machine (default: a free one from 7860 on)")
+    add("--no-browser", action="store_true", help="print the address only")
+    add("--max-pixels", **LIMIT)
     return parser
 
 

@@ -1,5 +1,6 @@
 """Dials: how a user steers what a model makes that splits an image into reflectance and illumination."""
 
+import functools
 from typing import NamedTuple
 
 from retinex_keras.imaging.metrics import ops_of
@@ -90,7 +91,7 @@ def steer(parts: dict, image, exposure, strength, colour) -> dict:
     grey = sum(weight * restored[..., i : i + 1] for i, weight in enumerate(LUMA.tolist()))
     restored = colour * restored + (1.0 - colour) * grey
     # Where the reflectance is above 1, the curve must bend the brightest channel, not the illumination.
-    above = ops.maximum(ops.max(restored, axis=-1, keepdims=True), 1.0)
+    above = functools.reduce(ops.maximum, (restored[..., i : i + 1] for i in range(3)), 1.0)  # faster than ops.max
     bent = adjusted * above
     bent = ops.where(bent < 1.0, 1.0 - ops.power(ops.maximum(1.0 - bent, 0.0), 2.0**exposure), bent) / above
     adjusted = ops.where(exposure == 0.0, adjusted, bent)

@@ -455,11 +455,11 @@ def test_every_command_of_the_readme_runs(make_pairs, tmp_path, monkeypatch):
     commands = [shlex.split(line) for line in lines]
     elsewhere = {"--workers", "--cluster", "my_recipe:recipe", "runs/gain/retinexnet.keras"}
     for command in commands:
-        if command[0] in ("benchmark", "export", "request", "convert") or not elsewhere.isdisjoint(command):
+        if command[0] in ("app", "benchmark", "export", "request", "convert") or not elsewhere.isdisjoint(command):
             _parser().parse_args(command)
         else:
             assert main(command + small * (command[0] == "train")) == 0, command
-    run = {"enhance", "decompose", "evaluate", "compare", "train", "export", "request", "benchmark", "convert"}
+    run = {"app", "enhance", "decompose", "evaluate", "compare", "train", "export", "request", "benchmark", "convert"}
     assert {command[0] for command in commands} == run
 
 

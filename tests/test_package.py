@@ -46,7 +46,7 @@ WITHOUT |= {"training.distribution"}
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "locked"}
+INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "locked", "serve"}
 INTERNAL |= {"plan_folder", "plan_photos", "remove_leftovers", "run_plan", "scan_folder", "why_unread"}
 INTERNAL |= {"FormatError", "decode_deep", "has_avif", "open_file", "readable_suffixes"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
@@ -69,7 +69,7 @@ def test_public_functions_have_examples_that_run(name, make_pairs, tmp_path, mon
 def installed(tmp_path_factory):
     """`pip install .` from a copy of the sources into a folder of its own, in which no checkout is in reach."""
     folder = tmp_path_factory.mktemp("installed")
-    kept = shutil.ignore_patterns(".*", "build", "*.egg-info", "notebooks", "tests", "demo", "runs")
+    kept = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.ipynb", "tests", "demo", "runs")
     shutil.copytree(ROOT, folder / "source", ignore=kept)
     options = ["--quiet", "--no-deps", "--target", folder / "site"]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, folder / "source"], check=True)
@@ -99,5 +99,6 @@ def files_below(folder):
 def test_an_installed_copy_has_all_files_and_the_version(installed):
     package = installed / "retinex_keras"
     weights = {Path("checkpoints") / path for path in files_below(ROOT / "checkpoints")}
-    assert files_below(package) == files_below(ROOT / "retinex_keras") | weights
+    photos = {Path("examples") / path for path in files_below(ROOT / "notebooks" / "pairs" / "low")}
+    assert files_below(package) == files_below(ROOT / "retinex_keras") | weights | photos
     assert (installed / f"retinex_keras-{retinex_keras.__version__}.dist-info").is_dir()

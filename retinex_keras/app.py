@@ -1,6 +1,6 @@
 """The page of `retinex app`: a photo before and after, dials, its download. Gradio makes it; nothing of it is remote."""
 
-import contextlib
+import functools
 import html
 import os
 import shutil
@@ -19,7 +19,7 @@ from PIL import Image
 from retinex_keras.dials import RANGES, Dials, steer
 from retinex_keras.engines import choose_engine, shipped_weights
 from retinex_keras.folders.plan import plan_folder
-from retinex_keras.folders.run import enhance_files
+from retinex_keras.folders.run import carried_out, enhance_files
 from retinex_keras.imaging import MAX_PIXELS, PathLike
 from retinex_keras.imaging.pixels import to_float, to_uint8
 from retinex_keras.imaging.read import list_images, read_photo
@@ -230,9 +230,10 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
         try:
             model = find_model(models[weights])
             dials = dict(zip(DIALS, values)) if model.decomposes else {}
-            plan = plan_folder(folder, out, force)
-            count = len(plan.targets)
-            with contextlib.closing(enhance_files(plan, lambda image: enhance(image, model, **dials), 95, max_pixels)) as ended:
+            brighten = functools.partial(enhance, model=model, **dials)
+            executor = functools.partial(enhance_files, brighten=brighten, quality=95, max_pixels=max_pixels)
+            with carried_out(plan_folder(folder, out, force), executor) as (plan, ended):
+                count = len(plan.targets)
                 for done, (image, reason) in enumerate(ended, 1):
                     bad += [reason if image in reason else f"{image}: {reason}"] if reason else []
                     yield f'<progress value="{done}" max="{count}"></progress>' + _message(f"{done} of {count}")
@@ -240,6 +241,8 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             yield _message(str(error), bad=True)
             return
         text = f"Made: {done - len(bad)}, in {out}. Already there: {len(plan.existing)}. Bad: {len(bad)}."
+        text += f" Skipped: {len(plan.skipped)}." if plan.skipped else ""
+        bad += [f"{path}: {reason}" for path, reason in plan.skipped]
         yield _message(text) + "".join(_message(reason, bad=True) for reason in bad)
 
     with gr.Blocks(title="retinex", analytics_enabled=False, fill_width=True) as page:

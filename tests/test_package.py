@@ -45,7 +45,7 @@ WITHOUT |= {"training.distribution"}
 # Classes that nobody makes by hand.
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
-INTERNAL = {"atomic_path", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
+INTERNAL = {"atomic_path", "carried_out", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
 INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "locked", "serve"}
 INTERNAL |= {"plan_folder", "plan_photos", "remove_leftovers", "run_plan", "scan_folder", "why_unread"}
 INTERNAL |= {"FormatError", "decode_deep", "has_avif", "open_file", "readable_suffixes"}

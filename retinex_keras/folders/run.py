@@ -75,24 +75,31 @@ def enhance_folder(
     return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model, **dials), quality, max_pixels))
 
 
-def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
-    """Runs a plan, with a bar of progress.
+@contextlib.contextmanager
+def carried_out(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Iterator[tuple[Plan, Outcomes]]:
+    """Yields a plan, without what exists by now, and its images as they end: with None, or with the reason why one is bad.
 
-    The executor yields each image as it ends: with None, or with the reason why it is bad. An error of it ends the work; so
-    does another run on the same folder of results, before it begins (OSError).
+    The executor yields them. An error of it ends the work; so does another run on the same folder of results, before it
+    begins (OSError).
     """
-    from tqdm import tqdm  # here, since it takes a tenth of a second
-
-    made, bad = [], []
     results = [*plan.targets.values(), *map(str, plan.existing)]
     with plan.sink.reserved(results) if plan.alone and plan.targets else contextlib.nullcontext():
         plan = plan if plan.sink.filesystem else plan.without_results()  # of a run that has just ended
         with contextlib.closing(executor(plan)) as ended:
-            for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
-                if reason is None:
-                    made.append(plan.sink.full_name(plan.targets[image]))
-                else:
-                    bad.append((plan.source.full_name(image), reason))
+            yield plan, ended
+
+
+def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
+    """Carries out a plan, with a bar of progress; arguments and errors as of `carried_out`."""
+    from tqdm import tqdm  # here, since it takes a tenth of a second
+
+    made, bad = [], []
+    with carried_out(plan, executor) as (plan, ended):
+        for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
+            if reason is None:
+                made.append(plan.sink.full_name(plan.targets[image]))
+            else:
+                bad.append((plan.source.full_name(image), reason))
     return Report(made, plan.existing, sorted(bad), plan.skipped)
 
 

@@ -135,10 +135,11 @@ def profile(space):
 def test_other_modes_become_rgb(tmp_path, pixels, mode):
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     picture = Image.fromarray(pixels).convert(mode)
-    picture.save(path)
+    # Pillow 12 does not read the YCbCr that it writes without compression.
+    picture.save(path, **({"compression": "tiff_lzw"} if mode == "YCbCr" else {}))
     image, extras = read_photo(path)
     assert image.dtype == np.uint8
-    np.testing.assert_array_equal(image, picture.convert("RGB"))
+    np.testing.assert_allclose(image, picture.convert("RGB"), rtol=0, atol=mode == "YCbCr")  # which libtiff converts itself
     assert ("alpha" in extras) == (mode in ("RGBA", "LA"))
 
 

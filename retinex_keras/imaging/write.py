@@ -1,6 +1,7 @@
 """Arrays to files."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -28,7 +29,7 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         )
     if path.suffix.lower() == ".avif" and not cameras.has_avif():
         raise ValueError(f"{path.name}: this Pillow cannot write AVIF: pip install 'pillow>=11.3', or write a .png.")
-    if path.is_dir():
+    if os.path.isdir(path):  # which a name that is too long is not
         raise ValueError(f"{path} is a folder. Expected the name of a picture to write.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")

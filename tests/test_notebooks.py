@@ -18,7 +18,7 @@ NOTEBOOKS = {
     "1-data": ({"pairs": "", "size": 16}, 8),
     "2-decomposition": ({"pairs": "", "filters": 4, "size": 16, "steps": 2}, 3),
     "3-enhancement": ({"pairs": "", "photos": "", "most": 2}, 8),
-    "4-training": ({"pairs": "", "filters": 4, "size": 16, "epochs": 2, "tuning_size": 16, "tuning_steps": 2}, 7),
+    "4-training": ({"pairs": "", "filters": 4, "size": 16, "epochs": 2, "tuning_size": 16, "tuning_steps": 2}, 6),
     "5-your-photo": ({"photo": "low/0.png", "folder": "results"}, 3),
 }
 PATHS = "pairs", "photos", "photo", "folder"  # parameters that are paths in the folder of tiny photos
@@ -32,7 +32,7 @@ sliders["exposure"].value = 1
 assert after.value != automatic and before.value == first
 sliders["exposure"].value = 0
 assert after.value == automatic
-view.value = "illumination"
+view.value = "adjusted_illumination"
 assert after.value != automatic
 
 def drop(path):

@@ -15,10 +15,43 @@ nbclient = pytest.importorskip("nbclient", reason="needs the extra: pip install 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 # What replaces the parameters of each, and how many figures it shows.
 NOTEBOOKS = {
-    "1-data": ({"size": 16}, 8),
-    "2-decomposition": ({"filters": 4, "size": 16, "steps": 2}, 7),
-    "3-enhancement": ({}, 7),
-    "4-training": ({"filters": 4, "size": 16, "epochs": 2, "repeats": 2}, 4),
+    "1-data": ({"pairs": "", "size": 16}, 8),
+    "2-decomposition": ({"pairs": "", "filters": 4, "size": 16, "steps": 2}, 3),
+    "3-enhancement": ({"pairs": "", "photos": "", "most": 2}, 8),
+    "4-training": ({"pairs": "", "filters": 4, "size": 16, "epochs": 2, "tuning_size": 16, "tuning_steps": 2}, 6),
+    "5-your-photo": ({"photo": "low/0.png", "folder": "results"}, 3),
+}
+PATHS = "pairs", "photos", "photo", "folder"  # parameters that are paths in the folder of tiny photos
+# What somebody does to the widgets afterwards, and sees.
+ACTIONS = {
+    "5-your-photo": """
+import datetime
+
+automatic, first = after.value, before.value
+sliders["exposure"].value = 1
+assert after.value != automatic and before.value == first
+sliders["exposure"].value = 0
+assert after.value == automatic
+view.value = "adjusted_illumination"
+assert after.value != automatic
+
+def drop(path):
+    file = {"name": path.name, "type": "", "size": 0, "content": memoryview(path.read_bytes())}
+    file["last_modified"] = datetime.datetime.now()
+    upload.value = (file,)
+
+drop(Path(photo).parent.parent / "hubble.jpg")
+assert before.value != first
+sliders["strength"].value = 0
+button.click()
+saved, _ = read_photo(Path(folder) / "hubble_bright.jpg")
+assert np.abs(saved.astype(int) - read_photo(now["source"])[0]).mean() < 10  # the photo, but for the JPEG
+seen = before.value
+bad = Path(folder) / "bad.jpg"
+bad.write_bytes(b"no picture")
+drop(bad)
+assert message.value.startswith("bad.jpg: ") and before.value == seen
+"""
 }
 
 
@@ -50,9 +83,11 @@ def test_a_notebook_runs_from_top_to_bottom(name, tiny_photos, monkeypatch):
     parameters, count = NOTEBOOKS[name]
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    values = {"pairs": tiny_photos, **({"photos": tiny_photos} if "photos =" in cell.source else {}), **parameters}
+    values = {key: os.path.join(tiny_photos, value) if key in PATHS else value for key, value in parameters.items()}
     assert all(parameter in cell.source for parameter in values)
     cell.source += "".join(f"\n{parameter} = {value!r}" for parameter, value in values.items())
+    if name in ACTIONS:
+        notebook.cells.append(nbformat.v4.new_code_cell(ACTIONS[name]))
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
     assert len(figures(notebook)) == count
 

@@ -20,6 +20,22 @@ def test_a_sheet_shows_every_picture_under_its_title(tmp_path):
     assert height / width == pytest.approx((0.5 + 2) / 2, rel=0.1)
 
 
+def test_pictures_in_rows_have_titles_of_their_own_and_a_last_row_may_be_short():
+    picture = np.full((8, 12, 3), 0.4)
+    figure = sheet([[picture, picture], [picture]], ["input", "lime", "reference"])
+    assert [axis.get_title() for axis in figure.axes] == ["input", "lime", "reference", ""]
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+    assert not any(axis.get_frame_on() or len(axis.get_xticks()) for axis in figure.axes)
+
+
+def test_letters_are_legible_where_a_wide_sheet_is_made_as_narrow_as_a_page():
+    picture = np.full((8, 12, 3), 0.4)
+    for columns in (2, 4, 12):
+        figure = sheet([[picture] * columns], ["title"] * columns)
+        shrunk = min(1.0, 9.5 / figure.get_size_inches()[0])
+        assert figure.axes[0].title.get_fontsize() * shrunk == pytest.approx(10)
+
+
 def test_a_strip_tells_the_brightness():
     dark = np.full((8, 12, 3), 51, "uint8")
     figure = before_after(dark, dark * 2, np.full((8, 12, 3), 1.0))
@@ -29,6 +45,7 @@ def test_a_strip_tells_the_brightness():
 
 
 def test_illumination_is_heat_on_one_scale_with_a_bar():
+    assert illumination({"dark": np.full((8, 12, 1), 0.1)}).axes[0].images[0].get_clim() == (0.0, 1.0)
     low, high = np.full((8, 12, 1), 0.1), np.full((8, 12, 1), 1.6)
     figure = illumination({"before": low, "after": high})
     *panels, bar = figure.axes
@@ -60,6 +77,12 @@ def test_a_history_draws_a_log_with_gaps(tmp_path):
     (tmp_path / "log.csv").write_text("epoch,seconds,loss,val_loss,psnr\n0,1.0,3,,\n1,2.0,2,5,\n2,3.0,1,,7\n")
     figure = history(tmp_path / "log.csv", tmp_path / "history.png")
     assert [axis.get_title() for axis in figure.axes] == ["loss", "psnr"]
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in figure.axes] == [("epoch", ""), ("epoch", "dB")]
+    (legend,) = figure.legends
+    figure.canvas.draw()
+    for axis in figure.axes:  # nothing covers a curve
+        assert not legend.get_window_extent().overlaps(axis.get_window_extent())
+        assert not axis.get_legend()
     loss, psnr = ([line.get_xydata().tolist() for line in axis.lines] for axis in figure.axes)
     assert loss == [[[1, 3], [2, 2], [3, 1]], [[2, 5]]]
     assert psnr == [[[3, 7]]]

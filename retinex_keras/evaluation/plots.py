@@ -18,6 +18,8 @@ from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import LUMA, to_uint8
 
 Path = PathLike | None
+PAGE = 9.5  # inches: a wider figure is shown smaller on a page, so its letters are larger
+UNITS = {"psnr": "dB"}
 
 
 def sheet(
@@ -27,20 +29,24 @@ def sheet(
 
     Args:
         rows: lists of images, (H, W, 3) or (H, W, 1), uint8 or float in [0, 1]; other floats are clipped.
-        titles: one for each column.
+        titles: one for each column, or one for each picture, row by row.
         width: of a column, in inches.
         labels: one for each row, or none.
-        heat: if True, images (H, W, 1) become heat, unclipped, on one scale from 0 to their maximum, with a bar beside them.
+        heat: if True, images (H, W, 1) become heat on one scale, from 0 to 1, or to their maximum if that is larger, with a bar
+            beside them.
 
     >>> figure = sheet([[np.zeros((8, 8, 3)), np.ones((8, 8, 3))]], ["before", "after"], "sheet.png")
     >>> [axis.get_title() for axis in figure.axes]
     ['before', 'after']
     """
     heights = [width * row[0].shape[0] / row[0].shape[1] for row in rows]
-    size = (width * len(titles) + 0.6 * heat, sum(heights) + 0.05 * len(rows) + 0.25)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    grid = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
-    scale = Normalize(0.0, max((float(np.max(i)) for row in rows for i in row if i.shape[-1] == 1), default=1.0))
+    columns = len(rows[0])
+    across = width * columns + 0.6 * heat
+    fontsize = 10 * max(1.0, across / PAGE)
+    down = sum(heights) + 0.05 * len(rows) + fontsize / 40 * -(-len(titles) // columns)
+    figure = Figure(figsize=(across, down), dpi=100, layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    scale = Normalize(0.0, max(1.0, *(float(np.max(i)) for row in rows for i in row if i.shape[-1] == 1)) if heat else 1.0)
     for row, axes in zip(rows, grid):
         for image, axis in zip(row, axes):
             image = np.asarray(image)[:: -(-len(image) // 4096), :: -(-len(image[0]) // 4096)]  # more is not seen
@@ -48,14 +54,17 @@ def sheet(
                 axis.imshow(image, cmap="inferno", norm=scale)
             else:
                 axis.imshow(to_uint8(image), cmap="gray", vmin=0, vmax=255)
-            axis.set(xticks=[], yticks=[], frame_on=False)
-    for title, axis in zip(titles, grid[0]):
-        axis.set_title(title, fontsize=10)
+    for axis in grid.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for title, axis in zip(titles, grid.flat):
+        axis.set_title(title, fontsize=fontsize)
     for label, axes in zip(labels, grid):
-        axes[0].set_ylabel(label, fontsize=10)
+        axes[0].set_ylabel(label, fontsize=fontsize)
     if heat:
         bar = ScalarMappable(scale, colormaps["inferno"])
-        figure.colorbar(bar, ax=grid, label="illumination", fraction=0.03, pad=0.01, aspect=12 * len(rows))
+        bar = figure.colorbar(bar, ax=grid, fraction=0.03, pad=0.01, aspect=12 * len(rows))
+        bar.set_label("illumination", fontsize=fontsize)
+        bar.ax.tick_params(labelsize=fontsize)
     return _written(figure, path)
 
 
@@ -73,7 +82,7 @@ def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | 
 
 
 def decomposition(parts: dict[str, tuple[np.ndarray, ...]], path: Path = None) -> Figure:
-    """A row for each image: the image, its reflectance, and its illumination as heat, all on one scale.
+    """A row for each image: the image, its reflectance, and its illumination as heat, all on the scale from 0 to 1.
 
     Args:
         parts: {label: (image, reflectance, illumination)}, (H, W, 3), (H, W, 3) and (H, W, 1), floats in [0, 1].
@@ -86,7 +95,7 @@ def decomposition(parts: dict[str, tuple[np.ndarray, ...]], path: Path = None) -
 
 
 def illumination(maps: dict[str, np.ndarray], path: Path = None) -> Figure:
-    """Illuminations as heat on one scale, {title: (H, W, 1)}, floats from 0 without an upper bound.
+    """Illuminations as heat on one scale, {title: (H, W, 1)}, floats from 0 without an upper bound; see `sheet`.
 
     >>> illumination({"before": np.full((8, 8, 1), 0.2), "after": np.full((8, 8, 1), 1.5)}).axes[0].images[0].get_clim()
     (0.0, 1.5)
@@ -115,7 +124,7 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
 
 
 def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
-    """Curves of a training: a panel for each value, with that of the validation pairs in the same panel.
+    """Curves of a training over its epochs: a panel for each value, with that of the validation pairs in the same panel.
 
     Args:
         log: {name: a value for each epoch, NaN where there is none}, like Keras's `History.history`; or the CSV log of a run.
@@ -137,20 +146,23 @@ def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
             raise ValueError(f"{name} has {len(values)} values of {len(epochs)} epochs: pass the CSV log, or NaN.")
     names = list(dict.fromkeys(name.removeprefix("val_") for name in log if name != "epoch"))
     names.sort(key=lambda name: name != "loss")  # the loss comes first
-    rows = -(-len(names) // 4)
-    figure = Figure(figsize=(10.0, 2.1 * rows), dpi=80, layout="constrained")
-    axes = figure.subplots(rows, min(len(names), 4), squeeze=False).ravel()
+    columns, rows = min(len(names), 4), -(-len(names) // 4)
+    figure = Figure(figsize=(10.0, 0.5 + 2.0 * rows), dpi=80, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    lines = {}
     for name, axis in zip(names, axes):
         for key, label, colour in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
             if key in log:
                 seen = np.isfinite(log[key])
-                axis.plot(epochs[seen], np.asarray(log[key])[seen], color=colour, marker=".", label=label)
+                (lines[label],) = axis.plot(epochs[seen], np.asarray(log[key])[seen], color=colour, marker=".", label=label)
         axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_ylabel(UNITS.get(name))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend()
-    axes[0].set_xlabel("epoch")
+    for axis in axes[: len(names)][-columns:]:  # the lowest of each column
+        axis.set_xlabel("epoch")
     for axis in axes[len(names) :]:
         axis.set_axis_off()
+    figure.legend(handles=list(lines.values()), loc="outside upper center", ncols=len(lines), frameon=False)
     return _written(figure, path)
 
 

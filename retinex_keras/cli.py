@@ -432,16 +432,20 @@ def convert(decom, enhance, out):
 
 
 def export(out, weights, denoise, format, version, max_pixels):
+    from retinex_keras.serving.targets import onnx_path, version_path
+
+    as_onnx = (format or ("onnx" if out.suffix == SUFFIXES["onnx"] else "savedmodel")) == "onnx"
+    onnx_path(out) if as_onnx else version_path(out, version)  # says now what is wrong
     locate_weights(weights, "tensorflow")
     import_keras()
     from retinex_keras.inference import load_pretrained
     from retinex_keras.serving.export import export_onnx, export_savedmodel
 
     model = load_pretrained(weights, denoise, engine="tensorflow")
-    if (format or ("onnx" if out.suffix == SUFFIXES["onnx"] else "savedmodel")) == "savedmodel":
-        out = export_savedmodel(model, out, version, max_pixels)
-    else:
+    if as_onnx:
         export_onnx(model, out)
+    else:
+        out = export_savedmodel(model, out, version, max_pixels)
     print(f"exported: {out}")
 
 

@@ -184,6 +184,15 @@ export out --weights nothing: no weights 'nothing'
 export "": argument out: is empty
 export out --version 0: 1 or larger
 export out --max-pixels=-1: 1 or larger
+export out --version 9223372036854775807: out of range
+export out.pb --format onnx: ONNX files end in .onnx
+export nowhere/out.onnx: There is no folder nowhere
+enhance photo.png out.png --exposure 4: exposure goes from -3 to 3
+enhance photo.png out.png --exposure x: expected a number
+enhance photo.png out.png --exposure -1 --brightness .5: leave one out
+decompose photo.png out --strength 2: strength goes from 0 to 1
+request http://127.0.0.1:1 photo.png out.png --colour=-1: colour goes from 0 to 2
+evaluate d --oracle-brightness: name both folders
 train: required: --out
 train nowhere --out run: There is no folder
 train --out run: nothing to train on

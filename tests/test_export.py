@@ -16,7 +16,8 @@ from retinex_keras.imaging.pixels import context_indices
 from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import decompose, enhance
 from retinex_keras.serving.decode import decode
-from retinex_keras.serving.export import export_onnx, export_savedmodel, version_path
+from retinex_keras.serving.export import export_onnx, export_savedmodel
+from retinex_keras.serving.targets import version_path
 
 SIZES = [(1, 1), (13, 17), (24, 16), (1100, 9), (9, 2400)]  # the last two have several tiles
 

@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 import warnings
@@ -15,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from retinex_keras.dials import RANGES, STEERED, Dials, find_exposure, steer
-from retinex_keras.engines import SUFFIXES
 from retinex_keras.imaging import SERVED_PIXELS
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
@@ -24,8 +22,8 @@ from retinex_keras.networks.layers import gather_2d
 from retinex_keras.onnx_model import ABOUT, VERSION
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
+from retinex_keras.serving.targets import onnx_path, version_path
 
-LAST_VERSION = 2**63 - 2  # of 64 bits, with one to follow
 ONNX_TILE = 1536  # pixels a side: ONNX Runtime holds more of a tile in memory than TensorFlow
 
 
@@ -78,25 +76,6 @@ def export_savedmodel(model, out, version=None, max_pixels=SERVED_PIXELS):
     return target
 
 
-def version_path(out, version=None):
-    """The folder of a new version, by default the next one, as `export_savedmodel` says.
-
-    A server reads the names in `out` as numbers of 64 bits: 0001 is version 1, and other names are passed by.
-
-    >>> version_path("serving", 0)
-    Traceback (most recent call last):
-    ValueError: Version 0 of serving is out of range: servers expect 1 to 9223372036854775806. Leave it out for the next one.
-    """
-    versions = [int(path.name) for path in Path(out).glob("*") if re.fullmatch("[0-9]+", path.name)]
-    versions = [number for number in versions if number < 2**63]
-    version = 1 + max(versions, default=0) if version is None else version
-    exists = version in versions
-    if exists or not 0 < version <= LAST_VERSION:
-        what = "exists: a server may be using it" if exists else f"is out of range: servers expect 1 to {LAST_VERSION}"
-        raise ValueError(f"Version {version} of {out} {what}. Leave it out for the next one.")
-    return Path(out) / str(version)
-
-
 def export_onnx(model, path: str | os.PathLike) -> None:
     """Writes a model as an ONNX file, by tf2onnx.
 
@@ -111,11 +90,7 @@ def export_onnx(model, path: str | os.PathLike) -> None:
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
-    path = Path(path)
-    if path.suffix != SUFFIXES["onnx"]:
-        raise ValueError(f"ONNX files end in .onnx, by which they are known. Received {str(path)!r}: name it {path.stem}.onnx.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+    path = onnx_path(path)
     try:
         import onnx
         import tf2onnx

@@ -337,7 +337,7 @@ def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browse
         ValueError: if the folder holds no image, or the file of the weights holds something else.
     """
     if not find_spec("gradio"):
-        raise ModuleNotFoundError("The page needs Gradio: pip install 'retinex_keras[app]'.")
+        raise ModuleNotFoundError("The page needs Gradio: pip install '.[app]' in retinex_keras's folder.")
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"A port is a number from 1 to 65535. Received {port}.")
     photos = {}

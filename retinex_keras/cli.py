@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras import __version__, engines
-from retinex_keras.engines import SUFFIXES, import_keras, locate_weights
+from retinex_keras.engines import SUFFIXES, import_keras, locate_weights, shipped_weights
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT, check_recipe
 
@@ -168,9 +168,12 @@ POSITIVE = _number(float, "a number above 0", lambda value: 0 < value < float("i
 NUMBER = _number(float, "a number", lambda value: abs(value) < float("inf"))
 STRENGTH = _number(float, "0, for none, or a larger number", lambda value: 0 <= value < float("inf"))
 HIGH = {"type": Path, "help": "folder of their references, of the same stems"}
-LIMIT = {"default": MAX_PIXELS, "type": COUNT, "metavar": "N", "help": "refuse larger images (default: %(default)s)"}
-RECIPE = {"metavar": "NAME", "help": "of the package, or module:attribute (default: %(default)s)"}
-WEIGHTS = {"metavar": "NAME-or-PATH", "help": "shipped ones, or a .keras or .onnx file (default: %(default)s)"}
+LIMIT = {"default": MAX_PIXELS, "type": COUNT, "metavar": "N", "help": "refuse images of more pixels (default: %(default)s)"}
+RECIPE = {"metavar": "NAME", "help": "a recipe of the package, or module:attribute (default: %(default)s)"}
+WEIGHTS = {
+    "metavar": "NAME-or-PATH",
+    "help": f"{', '.join(shipped_weights())}, or a .keras or .onnx file (default: %(default)s)",
+}
 
 
 def train(workers, index, **options):
@@ -498,28 +501,35 @@ def _parser():
 
     pairs, add = shared()
     add("low", type=Path, help="folder of dark images")
-    add("--lpips", action="store_true", help="add LPIPS, whose weights are in the extra lpips")
-    add("--format", choices=["text", "csv", "json"], default="text", help="of what is printed (default: %(default)s)")
+    add("--lpips", action="store_true", help="also compute LPIPS; needs the extra lpips")
+    add("--format", choices=["text", "csv", "json"], default="text", help="format of the table (default: %(default)s)")
 
     model, add = shared()
     add("--weights", **WEIGHTS, default=DEFAULT)
-    add("--denoise", type=STRENGTH, metavar="STRENGTH", help="of denoising, by default the weights' own; 0 for none")
+    add(
+        "--denoise",
+        type=STRENGTH,
+        metavar="STRENGTH",
+        help="how much noise to remove, if the weights can be told (default: their own); 0 for none",
+    )
 
     engine, add = shared()
-    add("--engine", choices=list(SUFFIXES), help="for shipped weights (default: tensorflow, where it is installed)")
+    add(
+        "--engine",
+        choices=list(SUFFIXES),
+        help="what computes; onnx starts faster, and needs the extra onnx (default: tensorflow, if installed)",
+    )
 
     results, add = shared()
-    add("--force", action="store_true", help="make results of a folder again that exist")
-    add("--quality", type=PERCENT, default=95, metavar="1-100", help="of JPEG, WebP and AVIF (default: %(default)s)")
+    add("--force", action="store_true", help="make results again that exist, for example after you changed a dial")
+    add("--quality", type=PERCENT, default=95, metavar="1-100", help="quality of JPEG, WebP and AVIF (default: %(default)s)")
     add("--json", action="store_true", dest="as_json", help="report as a JSON object: made, existing, bad, skipped")
 
     steer, add = shared()
-    add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter than by itself, -3 to 3 (default: 0)")
-    add(
-        "--brightness", type=NUMBER, metavar="LUMA", help="the mean that the picture is to have, 0 to 1, instead of an exposure"
-    )
-    add("--strength", type=NUMBER, default=1.0, help="from 0, the photo, to 1, the full result (default: 1)")
-    add("--colour", type=NUMBER, default=1.0, help="from 0, grey, over 1, as it is, to 2 (default: 1)")
+    add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter (+) or darker (-) than automatic, -3 to 3")
+    add("--brightness", type=NUMBER, metavar="LUMA", help="mean brightness of the result, 0 to 1, instead of an exposure")
+    add("--strength", type=NUMBER, default=1.0, help="0 is the photo itself, 1 the full result (default: 1)")
+    add("--colour", type=NUMBER, default=1.0, help="0 is grey, 2 is very strong; 1 leaves colours as they are (default: 1)")
 
     add = command(train, "Train the networks of a recipe, or go on with a stopped run.")
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
@@ -528,13 +538,13 @@ def _parser():
     add("--validation", type=Path, metavar="DIR", help="folder of pairs to score now and then")
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
-    add("--epochs", type=COUNT, default=100, help="of each phase (default: %(default)s)")
+    add("--epochs", type=COUNT, default=100, help="epochs of each phase (default: %(default)s)")
     add("--batch-size", type=COUNT, help="patches a step (default: the recipe's)")
     add("--patch-size", type=COUNT, help="side in pixels (default: the recipe's; with --whole 128)")
     add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
-    add("--learning-rate", type=POSITIVE, help="of the optimizer (default: the recipe's)")
+    add("--learning-rate", type=POSITIVE, help="learning rate of the optimizer (default: the recipe's)")
     add("--decay-epoch", type=COUNT, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
-    add("--seed", type=INDEX, default=0, help="of weights, order and patches (default: %(default)s)")
+    add("--seed", type=INDEX, default=0, help="random seed of weights, order and patches (default: %(default)s)")
     add("--every", type=COUNT, default=20, help="epochs between validations and samples (default: %(default)s)")
     add("--filters", type=COUNT, help="channels of the inner layers of new networks (default: the recipe's)")
     add("--cache", type=Path, metavar="DIR", help="keep decoded images here instead of in memory")
@@ -547,12 +557,12 @@ def _parser():
     add(
         "image",
         nargs="+",
-        help="photos, - for standard input, or a folder; with --cluster also its address, as s3://bucket/photos",
+        help="photos, - for standard input, or a folder; with --cluster also its address, such as s3://bucket/photos",
     )
     add("out", help="the picture to write, whose suffix decides the format, or - for a PNG on standard output; or a folder")
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
     add("--max-pixels", **LIMIT)
-    add("--cluster", metavar="ADDRESS", help="of the Ray cluster that enhances a folder, or local")
+    add("--cluster", metavar="ADDRESS", help="enhance the folder on this Ray cluster; local starts one on this machine")
 
     add = command(decompose, "Brighten photos and also write their reflectance and illumination.", model, engine, steer)
     add("image", nargs="+", help="photos")
@@ -563,20 +573,25 @@ def _parser():
     add("high", **HIGH, nargs="?")
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
 
-    told = "tell the weights each reference's mean luma: what the dial brightness is worth"
+    told = "set the dial brightness to the mean of each reference: what knowing it would gain"
     add("--oracle-brightness", action="store_true", help=told)
 
     add = command(compare, "Score several methods on the same pairs, a row a method.", pairs, engine)
     add("high", **HIGH)
-    add("--methods", nargs="*", metavar="NAME", help="of those without learning (default: all)")
-    add("--weights", nargs="*", metavar="NAME-or-PATH", help="of networks (default: all shipped ones)")
+    add(
+        "--methods",
+        nargs="*",
+        metavar="NAME",
+        help="names of methods without learning, from the extra baselines (default: all)",
+    )
+    add("--weights", nargs="*", metavar="NAME-or-PATH", help="weights of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
-    add("--sizes", nargs="+", metavar="SIZE", help="of images: 400x600, 1080p, '12 MP' (default: all)")
+    add("--sizes", nargs="+", metavar="SIZE", help="image sizes, height first: 400x600, 1080p, '12 MP' (default: all)")
     add("--runs", type=COUNT, default=5, help="the median of so many is printed (default: %(default)s)")
     add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT])
-    add("--recipe", **RECIPE | {"nargs": "*", "help": "whose training is measured (default: all of the package)"})
+    add("--recipe", **RECIPE | {"nargs": "*", "help": "recipes whose training is measured (default: all of the package)"})
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.")
     add("--decom", type=Path, metavar="DIR", help="folder of Decom-Net's checkpoint")
@@ -590,20 +605,23 @@ def _parser():
     add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})
 
     add = command(
-        request, "Let a server brighten a photo or a folder of them; without one, ask for its versions.", steer, results
+        request,
+        "Let a server brighten a photo or a folder. With the address alone: list its versions of the model.",
+        steer,
+        results,
     )
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")
     add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
-    add("--version", type=COUNT, metavar="N", help="of the model (default: the server's latest)")
-    add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="for each image (default: %(default)g)")
+    add("--version", type=COUNT, metavar="N", help="version of the model (default: the server's latest)")
+    add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="longest time for each image (default: %(default)g)")
     add("--at-once", type=COUNT, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")
 
     add = command(app, "Open a page in the browser: drop a photo, turn the dials, download the result.", engine)
-    add("folder", type=Path, nargs="?", help="of photos to pick from, or to brighten together")
-    add("--out", type=Path, metavar="DIR", help="for the results of the whole folder (default: beside it, FOLDER_bright)")
+    add("folder", type=Path, nargs="?", help="folder of photos to pick from, or to brighten together")
+    add("--out", type=Path, metavar="DIR", help="folder for the results of all photos (default: FOLDER_bright, beside it)")
     add("--weights", **WEIGHTS, default=DEFAULT)
-    add("--port", type=COUNT, metavar="N", help="of the address on this machine (default: a free one from 7860 on)")
+    add("--port", type=COUNT, metavar="N", help="port on this machine (default: a free one from 7860 on)")
     add("--no-browser", action="store_true", help="print the address only")
     add("--max-pixels", **LIMIT)
     return parser

@@ -34,7 +34,7 @@ class OnnxModel:
         try:
             import onnxruntime
         except ImportError:
-            raise ModuleNotFoundError(f"{path} needs ONNX Runtime: pip install 'retinex_keras[onnx]'.") from None
+            raise ModuleNotFoundError(f"{path} needs ONNX Runtime: pip install '.[onnx]' in retinex_keras's folder.") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what it finds fault with is raised, too

@@ -29,7 +29,7 @@ from retinex_keras.recipes.simple import SimpleCNN
 TURNED = {"exposure": 0.7, "strength": 0.6, "colour": 1.2}
 AT_REST = {"exposure": 0.0, "strength": 1.0, "colour": 1.0}
 NATURAL = shipped_weights("onnx")["natural"]
-with_gradio = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra: pip install 'retinex_keras[app]'")
+with_gradio = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra: pip install '.[app]'")
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_dark_photos_to_try_come_with_the_package():
 def test_without_gradio_the_sentence_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr(retinex_keras.app, "find_spec", lambda name: None)
     assert main(["app"]) == 2
-    assert "pip install 'retinex_keras[app]'" in capsys.readouterr().err
+    assert "pip install '.[app]'" in capsys.readouterr().err
 
 
 @pytest.fixture

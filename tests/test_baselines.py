@@ -157,5 +157,5 @@ def test_the_simple_cnn_is_the_same_in_tiles_and_from_its_file(tmp_path, random)
     bare = model(image[None])["enhanced"][0]
     for tile in (64, 16, 5):
         np.testing.assert_allclose(decompose(image, tmp_path / "simple.keras", tile)["enhanced"], bare, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="SimpleCNN has no denoising .*Received denoise=2"):
+    with pytest.raises(ValueError, match="take no strength of denoising. Received denoise=2"):
         load_pretrained(tmp_path / "simple.keras", denoise=2)

@@ -168,4 +168,4 @@ def test_an_address_of_files_is_a_folder(tmp_path):
 def test_without_ray_it_is_said_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["enhance", str(tmp_path), str(tmp_path / "out"), "--cluster", "local"]) == 2
-    assert "pip install 'retinex_keras[cluster]'" in capsys.readouterr().err
+    assert "pip install '.[cluster]'" in capsys.readouterr().err

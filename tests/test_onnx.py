@@ -17,8 +17,8 @@ from retinex_keras.inference import choose_engine, decompose, enhance, load_pret
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.serving.export import export_onnx
 
-onnx = pytest.importorskip("onnx", reason="needs the extra: pip install 'retinex_keras[onnx]'")
-pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'retinex_keras[onnx]'")
+onnx = pytest.importorskip("onnx", reason="needs the extra: pip install '.[onnx]'")
+pytest.importorskip("onnxruntime", reason="needs the extra: pip install '.[onnx]'")
 ROOT = Path(__file__).parents[1]
 DARK = ROOT / "notebooks" / "photos" / "coffee_dark.png"
 

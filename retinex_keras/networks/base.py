@@ -249,7 +249,7 @@ class LowLightModel(PairModel):
         Raises:
             ValueError: if nothing is denoised after the networks.
         """
-        raise ValueError(f"{type(self).__name__} has no denoising after its networks. Received denoise={strength}: omit it.")
+        raise ValueError(f"These weights take no strength of denoising. Received denoise={strength}: leave it out.")
 
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Keras's `export`, for images of any size and number unless a signature says otherwise."""

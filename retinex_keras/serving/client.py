@@ -286,7 +286,7 @@ def _serving_modules():
         from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"gRPC takes the package {error.name}: pip install 'retinex_keras[serving]', or use REST, http://host:8501."
+            f"gRPC takes the package {error.name}: pip install '.[serving]' in retinex_keras's folder, or use REST, http://host:8501."
         ) from None
     finally:
         if package:

@@ -95,7 +95,9 @@ def export_onnx(model, path: str | os.PathLike) -> None:
         import onnx
         import tf2onnx
     except ImportError:
-        raise ModuleNotFoundError("ONNX files are written by tf2onnx: pip install 'retinex_keras[onnx]'.") from None
+        raise ModuleNotFoundError(
+            "ONNX files are written by tf2onnx: pip install '.[onnx]' in retinex_keras's folder."
+        ) from None
     names = ("image", "context") if model.takes_context else ("image",)
     sides = {"image": None, "context": CONTEXT}
     signature = [tf.TensorSpec((None, sides[name], sides[name], 3), tf.float32, name) for name in names]

@@ -46,6 +46,7 @@ def test_a_strip_tells_the_brightness():
 
 def test_illumination_is_heat_on_one_scale_with_a_bar():
     assert illumination({"dark": np.full((8, 12, 1), 0.1)}).axes[0].images[0].get_clim() == (0.0, 1.0)
+    assert len(sheet([[np.zeros((8, 12, 3))]], ["no heat"], heat=True).axes) == 2
     low, high = np.full((8, 12, 1), 0.1), np.full((8, 12, 1), 1.6)
     figure = illumination({"before": low, "after": high})
     *panels, bar = figure.axes

@@ -46,7 +46,7 @@ def sheet(
     down = sum(heights) + 0.05 * len(rows) + fontsize / 40 * -(-len(titles) // columns)
     figure = Figure(figsize=(across, down), dpi=100, layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    scale = Normalize(0.0, max(1.0, *(float(np.max(i)) for row in rows for i in row if i.shape[-1] == 1)) if heat else 1.0)
+    scale = Normalize(0.0, max([1.0, *(float(np.max(i)) for row in rows for i in row if i.shape[-1] == 1)]))
     for row, axes in zip(rows, grid):
         for image, axis in zip(row, axes):
             image = np.asarray(image)[:: -(-len(image) // 4096), :: -(-len(image[0]) // 4096)]  # more is not seen

@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/retinex decompose notebooks/photos/coffee_dark.png demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check $(CHECK) retinex_keras tests

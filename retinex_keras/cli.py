@@ -187,7 +187,8 @@ def train(workers, index, **options):
         os.environ["TF_CONFIG"] = json.dumps(cluster)
     # Mistakes are said before TensorFlow is imported.
     check_recipe(options["recipe"])
-    find_scenes(options["data"], options["photos"])
+    if not (options["out"] / "run.json").exists():  # a run that is finished needs no images any more
+        find_scenes(options["data"], options["photos"])
     if options["validation"]:
         find_pairs(options["validation"] / "low", options["validation"] / "high")
     if options["weights"]:

@@ -131,7 +131,7 @@ def test_a_folder_with_junk_goes_on_where_it_stopped(url, exports, stand_in, pho
     stand_in.delay = 0.05
     assert main(["request", url, str(folder), str(out), "--at-once", "3"]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"enhanced: 5 images into {out}; 1 were there already, 2 are bad\n"
+    assert printed.out == f"enhanced: 5 images into {out}; 1 was there already, 2 are bad\n"
     bad, cmyk = printed.err.splitlines()[-2:]
     assert bad.startswith(f"retinex: {folder / 'bad.jpg'} is not an image")
     assert cmyk.startswith(f"retinex: {folder / 'cmyk.jpg'}: the server refused it: Expected RGB")
@@ -231,7 +231,7 @@ def test_another_server_is_none_of_ours(tmp_path, photo, capsys):
         (["http://127.0.0.1:1", "photo.png", "out.xbm"], "suffix decides"),
         (["http://127.0.0.1:1", "photo.png", "photo.png"], "never overwritten"),
         (["http://127.0.0.1:1", ".", "."], "never overwritten"),
-        (["http://127.0.0.1:1", ".", "out", "--at-once", "0"], "At least one request"),
+        (["http://127.0.0.1:1", ".", "out", "--at-once", "0"], "1 or larger"),
     ],
 )
 def test_what_cannot_be_asked_is_said_at_once(photo, tmp_path, monkeypatch, capsys, arguments, message):
@@ -438,7 +438,7 @@ def test_many_clients_at_once_finish_and_leave_no_connection(url, stand_in, rand
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--timeout", "0"], "more than 0"), (["--timeout", "nan"], "more than 0"), (["--version", "-1"], "numbers from 1 on")],
+    [(["--timeout", "0"], "above 0"), (["--timeout", "nan"], "above 0"), (["--version", "-1"], "1 or larger")],
 )
 def test_limits_out_of_range_are_said_at_once(capsys, options, message):
     assert main(["request", "http://127.0.0.1:1", *options]) == 2

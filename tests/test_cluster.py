@@ -59,7 +59,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(tiny, random, tmp_pat
         os.kill(worker, signal.SIGKILL)
     printed, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
-    assert printed.splitlines()[-1] == f"enhanced: 69 images into {out}; 1 were there already, 1 are bad"
+    assert printed.splitlines()[-1] == f"enhanced: 69 images into {out}; 1 was there already, 1 is bad"
     assert f"retinex: {photos / 'bad.jpg'} is not an image" in errors
     results = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     assert results == {path.relative_to(plain) for path in plain.rglob("*.png")}

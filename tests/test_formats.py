@@ -304,7 +304,7 @@ def test_a_folder_of_a_phone_and_a_camera(tmp_path, tiny):
     for name, contents in (("IMG.HEIC", heic(gradient())), ("b.dng", dng(6)), ("c.avif", avif()), ("d.cr3", b"no photo")):
         (folder / name).write_bytes(contents)
     assert [path.name for path in list_images(folder)] == ["IMG.HEIC", "b.dng", "c.avif", "d.cr3"]
-    made, _, bad = enhance_folder(folder, tmp_path / "out", tiny)
+    made, _, bad, _ = enhance_folder(folder, tmp_path / "out", tiny)
     assert [path.name for path in made] == ["IMG.HEIC.png", "b.dng.png", "c.avif"]
     assert [path.name for path, _ in bad] == ["d.cr3"]
     for name in ("IMG.HEIC", "b.dng"):

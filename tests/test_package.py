@@ -46,8 +46,18 @@ WITHOUT |= {"training.distribution"}
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"atomic_path", "carried_out", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {"enhance_files", "find_place", "is_address", "is_image_name", "list_images", "locked", "serve"}
-INTERNAL |= {"plan_folder", "plan_photos", "remove_leftovers", "run_plan", "scan_folder", "why_unread"}
+INTERNAL |= {
+    "enhance_files",
+    "find_place",
+    "is_address",
+    "is_image_name",
+    "list_images",
+    "is_whole",
+    "locked",
+    "ops_of",
+    "serve",
+}
+INTERNAL |= {"plan_folder", "plan_photos", "remove_leftovers", "run_plan", "scan_folder", "why_unread", "without_damage"}
 INTERNAL |= {"FormatError", "decode_deep", "has_avif", "open_file", "readable_suffixes"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT

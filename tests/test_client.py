@@ -202,6 +202,18 @@ def test_a_folder_ends_with_its_server(urls, scheme, photo, tmp_path, capsys):
     assert error.startswith(f"retinex: {url} cannot be reached")
 
 
+def test_many_threads_may_connect_at_once(tmp_path):
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
+    script = """
+import concurrent.futures
+from retinex_keras.serving.client import connect
+with concurrent.futures.ThreadPoolExecutor(50) as pool:
+    for server in pool.map(connect, ["grpc://127.0.0.1:1"] * 50):
+        server.close()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_messages_beyond_4_megabytes(url, random):
     noise = saved(random.integers(0, 256, (1200, 1200, 3), dtype="uint8"), "BMP")
     assert len(noise) > 4 * 2**20

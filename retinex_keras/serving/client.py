@@ -12,6 +12,7 @@ import json
 import re
 import struct
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -33,6 +34,7 @@ SHORT = 2**20  # bytes that an answer without a picture may have
 LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
 PNG = b"\x89PNG\r\n\x1a\n"
 FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
+_importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
 
@@ -184,7 +186,8 @@ class _Rest:
 class _Grpc:
     def __init__(self, url, version, timeout):
         self.url, self.version, self.timeout = url, version, timeout
-        self.grpc, self.messages, self.statuses = _serving_modules()
+        with _importing:  # of one thread at a time, since it changes `sys.modules`
+            self.grpc, self.messages, self.statuses = _serving_modules()
         self.channels = {}
 
     def enhance(self, contents, most=LARGEST, dials=DEFAULTS):
@@ -271,6 +274,7 @@ def _states(entries):
     return states
 
 
+@functools.cache
 def _serving_modules():
     """gRPC and the modules of tensorflow-serving-api.
 

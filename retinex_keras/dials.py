@@ -1,6 +1,7 @@
 """Dials: how a user steers what a model makes that splits an image into reflectance and illumination."""
 
 import functools
+import numbers
 from typing import NamedTuple
 
 from retinex_keras.imaging.metrics import ops_of
@@ -39,8 +40,10 @@ class Dials(NamedTuple):
         """
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"The dial {name} goes from {low} to {high}. Received {value}.")
+            if not (value is None and name == "brightness" or isinstance(value, numbers.Real) and low <= value <= high):
+                raise ValueError(f"The dial {name} goes from {low} to {high}. Received {value!r}.")
+        if self.brightness == 0:  # which means none to a server
+            raise ValueError("A picture of brightness 0 is black. Received brightness=0: name more, or leave it out.")
         if self.brightness is not None and self.exposure:
             raise ValueError("Brightness finds the exposure itself. Received both: leave one out.")
         return self

@@ -119,6 +119,9 @@ def test_tiles_change_nothing(exports, version, random):
         ({"strength": -0.1}, r"strength goes from 0 to 1"),
         ({"colour": float("nan")}, r"colour goes from 0 to 2. Received nan"),
         ({"brightness": 1.5}, r"brightness goes from 0 to 1"),
+        ({"brightness": 0}, r"brightness 0 is black"),
+        ({"exposure": None}, r"exposure goes from -3 to 3. Received None"),
+        ({"strength": "1"}, r"strength goes from 0 to 1. Received '1'"),
         ({"brightness": 0.5, "exposure": 1}, r"Received both: leave one out"),
     ],
 )

@@ -220,9 +220,10 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
     wait(lambda: find("button", "Download at full size"))[0].click()
     download = tmp_path / "downloads" / "night_bright.png"
     wait(download.exists)
-    enhance_folder(photo.parent, tmp_path / "command", NATURAL, exposure=float(exposure.get_attribute("value")))
-    assert float(exposure.get_attribute("value")) == 0.15
-    assert download.read_bytes() == (tmp_path / "command" / "night.png").read_bytes()
+    assert exposure.get_attribute("value") == "0.15"
+    command = ["enhance", str(photo), str(tmp_path / "command.png"), "--weights", str(NATURAL), "--exposure", "0.15"]
+    assert main(command) == 0
+    assert download.read_bytes() == (tmp_path / "command.png").read_bytes()
 
     (tmp_path / "notes.txt").write_text("hello")
     find("input[type=file]")[0].send_keys(str(tmp_path / "notes.txt"))

@@ -68,11 +68,12 @@ def check_dials(model, **dials: float | None) -> Dials:
 def steer(parts: dict, image, exposure, strength, colour) -> dict:
     """Turns the dials on what a model made of an image, by arithmetic on each pixel.
 
-    A brightness is first turned into an exposure, by `find_exposure`. The exposure bends the adjusted illumination x, so that
-    the darkest parts change by so many stops, and black and white stay where they are. Upwards, to 1 - (1 - x)^(2^exposure),
-    nothing reaches white that was below it. Downwards, to x * (g + (1 - g) * x^4) with g = 2^exposure, whose slope at white is
-    at most 5, so that lamps get no hard outlines. The colour scales how far the restored reflectance is from grey. The
-    strength mixes: the mean of the two reflectances, and the geometric mean of the two illuminations.
+    A brightness is first turned into an exposure, by `find_exposure`. The exposure bends the adjusted illumination x, so
+    that the darkest parts change by so many stops, and black and white stay where they are. Upwards, to 1 - (1 -
+    x)^(2^exposure), nothing reaches white that was below it. Downwards, to x * (g + (1 - g) * x^4) with g = 2^exposure,
+    whose slope at white is at most 5, so that lamps get no hard outlines; below -3 stops, where only a brightness leads,
+    all is dimmed, white too. The colour scales how far the restored reflectance is from grey. The strength mixes: the mean
+    of the two reflectances, and the geometric mean of the two illuminations.
 
     Args:
         parts: what a model that decomposes returns, NumPy's arrays or Keras's tensors, (..., H, W, C).
@@ -100,7 +101,8 @@ def steer(parts: dict, image, exposure, strength, colour) -> dict:
     gain_up, gain_down = (2.0 ** ((exposure + sign * abs(exposure)) / 2.0) for sign in (1, -1))  # one of them is 1
     bent = 1.0 - ops.power(ops.maximum(1.0 - whole, 0.0), gain_up)
     bent = bent * (gain_down + (1.0 - gain_down) * ops.square(ops.square(bent)))
-    bent = ops.where(whole < 1.0, bent, whole) / above
+    dimmed = 2.0 ** ((exposure + 3.0 - abs(exposure + 3.0)) / 2.0)  # 1 from -3 stops on
+    bent = ops.where(whole < 1.0, bent, whole) * dimmed / above
     adjusted = ops.where(exposure == 0.0, adjusted, bent)
     restored = (1.0 - strength) * first + strength * restored
     mixed = ops.power(light, 1.0 - strength) * ops.power(ops.maximum(adjusted, 0.0), strength)

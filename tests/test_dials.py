@@ -95,8 +95,8 @@ def test_brightness_is_reached_and_tiles_change_nothing(tiny_natural, dials):
     image = np.stack([y, x, y * x], -1).astype("float32") * 0.3
     brightest_of_all = luma(enhance(image, tiny_natural, exposure=3, **dials))
     darkest_of_all = luma(enhance(image, tiny_natural, exposure=-3, **dials))
-    for share in (0.2, 0.7):
-        wanted = darkest_of_all + share * (brightest_of_all - darkest_of_all)
+    between = [darkest_of_all + share * (brightest_of_all - darkest_of_all) for share in (0.2, 0.7)]
+    for wanted in (0.7 * darkest_of_all, *between):
         parts = decompose(image, tiny_natural, brightness=wanted, **dials)
         assert luma(parts["enhanced"]) == pytest.approx(wanted, abs=0.01)
         for name, values in decompose(image, tiny_natural, tile=16, brightness=wanted, **dials).items():

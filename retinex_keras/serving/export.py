@@ -19,11 +19,12 @@ from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.networks.layers import gather_2d
-from retinex_keras.onnx_model import ABOUT, VERSION
+from retinex_keras.onnx_model import ABOUT, VERSION, OnnxModel
 from retinex_keras.serving.client import NAME
 from retinex_keras.serving.decode import decode
 from retinex_keras.serving.targets import onnx_path, version_path
 
+CONVERSIONS = 5  # at most: now and then tf2onnx writes an output with a dimension too many
 ONNX_TILE = 1536  # pixels a side: ONNX Runtime holds more of a tile in memory than TensorFlow
 
 
@@ -88,6 +89,8 @@ def export_onnx(model, path: str | os.PathLike) -> None:
         FileNotFoundError: if there is no such folder.
         ModuleNotFoundError: if tf2onnx is not installed.
 
+    What is written is tried in ONNX Runtime, where that is installed.
+
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
     path = onnx_path(path)
@@ -102,16 +105,26 @@ def export_onnx(model, path: str | os.PathLike) -> None:
     sides = {"image": None, "context": CONTEXT}
     signature = [tf.TensorSpec((None, sides[name], sides[name], 3), tf.float32, name) for name in names]
     function = tf.function(lambda *inputs: model(*inputs, training=False), input_signature=signature, autograph=False)
-    logging.getLogger("tf2onnx").setLevel("ERROR")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
-        proto, _ = tf2onnx.convert.from_function(function, signature, opset=18)
     about = {name: getattr(model, name) for name in ABOUT} | {"version": VERSION}
     largest = ONNX_TILE // model.size_multiple * model.size_multiple
     about["tile_size"] = [min(side, largest) for side in model.tile_size]
-    onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
+    logging.getLogger("tf2onnx").setLevel("ERROR")
     with atomic_path(path) as temporary:
-        onnx.save(proto, temporary)
+        for left in reversed(range(CONVERSIONS)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tf2onnx, about NumPy
+                proto, _ = tf2onnx.convert.from_function(function, signature, opset=18)
+            onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
+            onnx.save(proto, temporary)
+            try:
+                OnnxModel(temporary)
+            except ModuleNotFoundError:  # then ONNX Runtime cannot check it
+                return
+            except ValueError:
+                if not left:
+                    raise
+            else:
+                return
 
 
 def _archive(model, max_pixels):

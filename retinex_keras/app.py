@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from retinex_keras.dials import RANGES, Dials, steer
+from retinex_keras.dials import DEFAULTS, RANGES, steer
 from retinex_keras.engines import choose_engine, shipped_weights
 from retinex_keras.folders.plan import plan_folder
 from retinex_keras.folders.run import carried_out, enhance_files
@@ -35,7 +35,8 @@ VIEWS = {
     "reflectance": ("reflectance", "restored_reflectance"),
     "illumination": ("illumination", "adjusted_illumination"),
 }
-SUFFIXES = sorted(WRITTEN - {".jpeg", ".tiff"})  # one for each format
+SAME = {".jpeg": ".jpg", ".tiff": ".tif"}  # two suffixes of one format
+SUFFIXES = sorted(WRITTEN - SAME.keys())
 DIALS = {"exposure": "Exposure (stops)", "strength": "Strength (0: none)", "colour": "Colour (0: grey)"}
 # Whatever the page names, the browser asks no other address.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
@@ -188,7 +189,8 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             tab = _Tab(Photo(path, models[weights], max_pixels), name, place)
         except (ValueError, OSError) as error:
             return {message: _message(str(error).replace(str(path), name), bad=True)}
-        suffix = {".jpeg": ".jpg", ".tiff": ".tif"}.get(Path(name).suffix.lower(), Path(name).suffix.lower())
+        suffix = Path(name).suffix.lower()
+        suffix = SAME.get(suffix, suffix)
         new = {state: tab, suffixes: suffix if suffix in SUFFIXES else ".png"}
         return new | changes(tab, view, dict(zip(DIALS, values)))
 
@@ -257,7 +259,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
                 slider = gr.ImageSlider(label="Before and after", interactive=False, buttons=["fullscreen"], max_height=640)
             with gr.Column(scale=1, min_width=280):
                 sliders = [
-                    gr.Slider(*RANGES[name], getattr(Dials(), name), step=0.05, label=label, buttons=["reset"])
+                    gr.Slider(*RANGES[name], getattr(DEFAULTS, name), step=0.05, label=label, buttons=["reset"])
                     for name, label in DIALS.items()
                 ]
                 views = gr.Radio(list(VIEWS), value="photo", label="Show")

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras import __version__, engines
-from retinex_keras.engines import SUFFIXES, import_keras, locate_weights, shipped_weights
+from retinex_keras.engines import SUFFIXES, choose_engine, import_keras, locate_weights, shipped_weights
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
 from retinex_keras.recipes import DEFAULT, check_recipe
 
@@ -379,10 +379,7 @@ def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightn
 
 
 def compare(low, high, methods, weights, engine, sheet, lpips, format):
-    import functools
-
     from retinex_keras.data.pairs import find_pairs
-    from retinex_keras.engines import choose_engine, shipped_weights
     from retinex_keras.evaluation.baselines import METHODS
     from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import compare, report

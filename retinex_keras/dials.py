@@ -7,7 +7,8 @@ from typing import NamedTuple
 from retinex_keras.imaging.metrics import ops_of
 from retinex_keras.imaging.pixels import CONTEXT, LUMA
 
-STEERED = ("reflectance", "illumination", "restored_reflectance", "adjusted_illumination")  # what a model must give for it
+# What a model must give for it, and how many channels that has.
+STEERED = {"reflectance": 3, "illumination": 1, "restored_reflectance": 3, "adjusted_illumination": 1}
 RANGES = {"exposure": (-3, 3), "strength": (0, 1), "colour": (0, 2), "brightness": (0, 1)}
 FURTHEST = 8.0  # stops, up or down, to which a wanted brightness may move the exposure
 HALVINGS = 14  # of this range
@@ -65,6 +66,11 @@ def check_dials(model, **dials: float | None) -> Dials:
     return dials
 
 
+def _luma(image):
+    """(..., 3) -> (..., 1)."""
+    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA.tolist()))
+
+
 def steer(parts: dict, image, exposure, strength, colour) -> dict:
     """Turns the dials on what a model made of an image, by arithmetic on each pixel.
 
@@ -93,8 +99,7 @@ def steer(parts: dict, image, exposure, strength, colour) -> dict:
     """
     ops = ops_of(image)
     first, light, restored, adjusted = (parts[name] for name in STEERED)
-    grey = sum(weight * restored[..., i : i + 1] for i, weight in enumerate(LUMA.tolist()))
-    restored = colour * restored + (1.0 - colour) * grey
+    restored = colour * restored + (1.0 - colour) * _luma(restored)
     # Where the reflectance is above 1, the curve must bend the brightest channel, not the illumination.
     above = functools.reduce(ops.maximum, (restored[..., i : i + 1] for i in range(3)), 1.0)  # faster than ops.max
     whole = adjusted * above
@@ -136,7 +141,6 @@ def find_exposure(sample: dict, image, strength, colour, brightness):
     for _ in range(HALVINGS):
         middle = (low + high) / 2.0
         picture = steer(sample, image, middle, strength, colour)["enhanced"]
-        luma = sum(weight * picture[..., i] for i, weight in enumerate(LUMA.tolist()))
-        too_dark = ops.sum(ops.round(luma * 65535.0)) < wanted
+        too_dark = ops.sum(ops.round(_luma(picture) * 65535.0)) < wanted
         low, high = ops.where(too_dark, middle, low), ops.where(too_dark, high, middle)
     return (low + high) / 2.0

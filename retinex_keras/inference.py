@@ -328,7 +328,7 @@ def _context(image):
 
 def _exposure_for(image, model, tile, dials):
     """The exposure for the dials' brightness: a first pass over the tiles keeps the pixels of the context."""
-    sample = {name: np.empty((CONTEXT, CONTEXT, 1 if "illumination" in name else 3)) for name in STEERED}
+    sample = {name: np.empty((CONTEXT, CONTEXT, channels)) for name, channels in STEERED.items()}
     indices = [context_indices(side) for side in image.shape[:2]]
     for *spans, parts in _tiles(image, model, tile, DEFAULTS, *STEERED):
         inside = [np.flatnonzero((own >= span.start) & (own < span.stop)) for own, span in zip(indices, spans)]

@@ -45,20 +45,11 @@ WITHOUT |= {"training.distribution"}
 # Classes that nobody makes by hand.
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
 # What only the package's own modules call: users see its effects in the examples of what they call.
-INTERNAL = {"atomic_path", "carried_out", "check_is_not_input", "check_quality", "check_writable", "context_indices", "decode"}
-INTERNAL |= {
-    "enhance_files",
-    "find_place",
-    "is_address",
-    "is_image_name",
-    "list_images",
-    "is_whole",
-    "locked",
-    "ops_of",
-    "serve",
-}
-INTERNAL |= {"plan_folder", "plan_photos", "remove_leftovers", "run_plan", "scan_folder", "why_unread", "without_damage"}
-INTERNAL |= {"FormatError", "decode_deep", "has_avif", "open_file", "readable_suffixes"}
+INTERNAL = {"FormatError", "atomic_path", "carried_out", "check_is_not_input", "check_quality", "check_writable"}
+INTERNAL |= {"context_indices", "decode", "decode_deep", "enhance_files", "find_place", "has_avif", "is_address"}
+INTERNAL |= {"is_image_name", "is_whole", "list_images", "locked", "open_file", "ops_of", "plan_folder", "plan_photos"}
+INTERNAL |= {"readable_suffixes", "reason_of", "remove_leftovers", "run_plan", "scan_folder", "serve", "why_unread"}
+INTERNAL |= {"without_damage"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 from retinex_keras.dials import check_dials
-from retinex_keras.engines import choose_engine, use_threads
+from retinex_keras.engines import choose_engine, locate_weights, use_threads
 from retinex_keras.folders.plan import Plan, is_address, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
-from retinex_keras.imaging import PathLike
-from retinex_keras.imaging.read import MAX_PIXELS
+from retinex_keras.imaging import MAX_PIXELS, PathLike
 from retinex_keras.imaging.write import check_quality
 from retinex_keras.inference import enhance, load_pretrained
 from retinex_keras.recipes import DEFAULT
@@ -75,12 +74,13 @@ def enhance_on_cluster(
         raise ValueError(
             "A cluster needs Ray, which is not installed: pip install '.[cluster]' in retinex_keras's folder."
         ) from None
-    check_dials(load_pretrained(weights, denoise, engine), **dials)  # says now what is wrong with weights or dials
+    locate_weights(weights, engine)
     check_quality(quality)
     folder, out = (Path(place).absolute() if str(place) and not is_address(place) else place for place in (folder, out))
     plan = plan_folder(folder, out, force)
     if any(getattr(place.filesystem, "protocol", None) == "memory" for place in (plan.source, plan.sink)):
         raise ValueError("The memory:// of one process is not that of another; name a folder, or an address of a store.")
+    check_dials(load_pretrained(weights, denoise, engine), **dials)  # says now what is wrong with weights or dials
     settings = {"weights": weights, "denoise": denoise, "engine": engine, "dials": dials}
     settings |= {"quality": quality, "max_pixels": max_pixels}
     return run_plan(plan, lambda plan: _in_actors(ray, plan, address, settings))

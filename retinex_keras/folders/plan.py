@@ -13,7 +13,7 @@ import numpy as np
 
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import MARKS, locked, remove_leftovers
-from retinex_keras.imaging.read import is_image_name, read_photo, scan_folder, why_unread
+from retinex_keras.imaging.read import is_image_name, read_photo, reason_of, scan_folder, why_unread
 from retinex_keras.imaging.write import WRITTEN, write_image
 
 LOCK = ".retinex.lock"  # in a folder of results, while a run is at work there
@@ -57,7 +57,7 @@ class Place(NamedTuple):
         except FileNotFoundError:
             return set()
         except Exception as error:
-            folder, reason = self.full_name(self.folder), _reason(error)
+            folder, reason = self.full_name(self.folder), reason_of(error)
             raise OSError(f"{folder} could not be listed ({reason}); check the address.") from error
 
     def images(self) -> tuple[list[str], list[tuple[str, str]]]:
@@ -148,11 +148,7 @@ def _failures():
     try:
         yield
     except Exception as error:  # each filesystem fails with errors of its own
-        raise OSError(_reason(error)) from error
-
-
-def _reason(error):
-    return " ".join(str(error).split()) or type(error).__name__
+        raise OSError(reason_of(error)) from error
 
 
 def _nearest(folder):
@@ -203,7 +199,7 @@ def find_place(place: PathLike) -> Place:
     try:
         filesystem, path = fsspec.core.url_to_fs(str(place))
     except Exception as error:  # it says what to install, that there is no such protocol, or what else the address lacks
-        raise ValueError(f"{place} cannot be reached: {_reason(error)}.") from error
+        raise ValueError(f"{place} cannot be reached: {reason_of(error)}.") from error
     return Place(None, str(Path(path))) if isinstance(filesystem, LocalFileSystem) else Place(filesystem, path.rstrip("/"))
 
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from retinex_keras.dials import check_dials
 from retinex_keras.folders.plan import Plan, plan_folder
-from retinex_keras.imaging import PathLike
-from retinex_keras.imaging.read import MAX_PIXELS
+from retinex_keras.imaging import MAX_PIXELS, PathLike
 from retinex_keras.imaging.write import check_quality
 from retinex_keras.recipes import DEFAULT
 
@@ -69,9 +68,9 @@ def enhance_folder(
     from retinex_keras.inference import enhance, find_model  # here, since the client of a server needs no TensorFlow
 
     check_quality(quality)
+    plan = plan_folder(folder, out, force)  # before the model is loaded, which takes seconds
     model = find_model(weights)
     check_dials(model, **dials)
-    plan = plan_folder(folder, out, force)
     return run_plan(plan, lambda plan: enhance_files(plan, lambda image: enhance(image, model, **dials), quality, max_pixels))
 
 

@@ -31,7 +31,8 @@ OTHER_BYTES = {
 }
 HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF
 # Suffixes of photos that are read nowhere here, or only by some Pillows; those of `cameras.EXTRA` are others.
-OTHER_PHOTOS = ".heics .heifs .avif .avifs .jxl .jxr .jp2 .exr .hdr .psb .xcf .eps .fff .gpr .raw .rwl .sr2 .x3f .kdc"
+OTHER_PHOTOS = {".heics", ".heifs", ".avif", ".avifs", ".jxl", ".jxr", ".jp2", ".exr", ".hdr", ".psb", ".xcf", ".eps", ".fff"}
+OTHER_PHOTOS |= {".gpr", ".raw", ".x3f"}
 PIXELS_PER_BYTE = {"JPEG": JPEG, "MPO": JPEG, "BMP": BMP, "GIF": LZW}
 # By TIFF's numbers of compressions: none (colours may have fewer pixels than grey), LZW, JPEG, deflate twice, packed runs.
 TIFF_BYTES_PER_BYTE = {1: 4, 5: LZW, 7: 3 * JPEG, 8: DEFLATE, 32946: DEFLATE, 32773: 64}
@@ -132,11 +133,15 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{name} could not be read ({reason}); it may be damaged: get it again, or save it again as PNG."
+            f"{name} could not be read ({reason_of(error)}); it may be damaged: get it again, or save it again as PNG."
         ) from None
     raise ValueError(f"{name} {problem}.")
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line; its class if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _name(source):
@@ -416,13 +421,13 @@ def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[
                 waiting.extend([name] if nested else [])
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 skipped.append((name, "A link to a folder is not followed; name that folder itself."))
-            elif reason := why_unread(name):
-                skipped.append((name, reason))
             elif is_image_name(name):
                 if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
                     images.append(name)
                 else:
                     skipped.append((name, "There is no file behind this name; check where it leads."))
+            elif reason := why_unread(name):
+                skipped.append((name, reason))
     return sorted(images), sorted(skipped)
 
 
@@ -437,7 +442,7 @@ def is_image_name(path: PathLike) -> bool:
 def why_unread(path: PathLike) -> str | None:
     """Why a file of this name, relative to a folder, is a photo that cannot be read here; None for all other files."""
     suffix = PurePath(path).suffix.lower()
-    if _is_hidden(path) or is_image_name(path) or suffix not in cameras.EXTRA and suffix not in OTHER_PHOTOS.split():
+    if _is_hidden(path) or is_image_name(path) or suffix not in cameras.EXTRA and suffix not in OTHER_PHOTOS:
         return None
     missing = cameras.MISSING if suffix in cameras.EXTRA else "which cannot be read here; save it as a JPEG, PNG or TIFF"
     return f"It is a {suffix} file, {missing}."

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from retinex_keras.imaging import PathLike, cameras
+from retinex_keras.imaging import PathLike, cameras, png
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
 
@@ -137,7 +137,7 @@ def _write_png_16(file, pixels, options):
     height, width, channels = pixels.shape
     pixel = io.BytesIO()
     Image.new("L", (1, 1)).save(pixel, "png", **options)
-    file.write(b"\x89PNG\r\n\x1a\n")
+    file.write(png.SIGNATURE)
     colour_type = (0, 4, 2, 6)[channels - 1]
     PngImagePlugin.putchunk(file, b"IHDR", struct.pack(">2I5B", width, height, 16, colour_type, 0, 0, 0))
     file.write(pixel.getvalue()[33 : pixel.getvalue().rindex(b"IDAT") - 4])  # 33: the signature and IHDR

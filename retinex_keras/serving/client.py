@@ -23,7 +23,7 @@ import urllib3
 from retinex_keras.dials import DEFAULTS, Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
-from retinex_keras.imaging import PathLike
+from retinex_keras.imaging import PathLike, png
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, encode_png, write_image
 
@@ -32,7 +32,6 @@ PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds before what can pass is asked again: a 
 LONGEST = 10**6  # seconds that a request may take: sockets count no further than 24 days
 SHORT = 2**20  # bytes that an answer without a picture may have
 LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
-PNG = b"\x89PNG\r\n\x1a\n"
 FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
@@ -409,7 +408,7 @@ def _enhanced(server, path, dials):
 
 def _picture(answer, width, height, dtype):
     """The picture in an answer, which has to be a PNG of the photo's size and depth."""
-    if not answer.startswith(PNG):
+    if not answer.startswith(png.SIGNATURE):
         raise ValueError("It is no PNG.")
     came = struct.unpack(">II", answer[16:24].ljust(8))
     if came != (width, height):

@@ -82,14 +82,13 @@ def export_onnx(model, path: str | os.PathLike) -> None:
 
     Its inputs are `image`, float32 (B, H, W, 3) in [0, 1], and for a model that takes one `context`, (B, 128, 128, 3): the
     pixels of the full image at `imaging.pixels.context_indices`. Its outputs are named and are what `model(image, context)`
-    gives, in one piece. What `onnx_model.OnnxModel` needs for tiles is in the file's metadata.
+    gives, in one piece. What `onnx_model.OnnxModel` needs for tiles is in the file's metadata. The file is tried in ONNX
+    Runtime, where that is installed.
 
     Raises:
         ValueError: if the path does not end in `.onnx`.
         FileNotFoundError: if there is no such folder.
         ModuleNotFoundError: if tf2onnx is not installed.
-
-    What is written is tried in ONNX Runtime, where that is installed.
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
@@ -118,17 +117,17 @@ def export_onnx(model, path: str | os.PathLike) -> None:
             onnx.save(proto, temporary)
             try:
                 OnnxModel(temporary)
-            except ModuleNotFoundError:  # then ONNX Runtime cannot check it
-                return
+            except ModuleNotFoundError:
+                pass  # then ONNX Runtime cannot check it
             except ValueError:
-                if not left:
-                    raise
-            else:
-                return
+                if left:
+                    continue
+                raise
+            break
 
 
 def _archive(model, max_pixels):
-    """What Keras writes as a SavedModel: the model's variables and the three signatures."""
+    """What Keras writes as a SavedModel: the model's variables and the signatures."""
     images = tf.TensorSpec([None, None, None, 3], tf.float32, "image")
     network = tf.function(functools.partial(model, training=False), [images, images], autograph=False)  # one graph for all
 
@@ -217,7 +216,7 @@ def _with_exposure(computed, tiles, axes, context_at, context, dials):
         return {name: tf.where(own, gather_2d(parts[name], *inside)[0], 0.0) for name in STEERED}
 
     def found():
-        empty = {name: tf.zeros([CONTEXT, CONTEXT, 1 if "illumination" in name else 3]) for name in STEERED}
+        empty = {name: tf.zeros([CONTEXT, CONTEXT, channels]) for name, channels in STEERED.items()}
         sample = tf.foldl(lambda sums, index: tf.nest.map_structure(tf.add, sums, sampled(index)), tiles, empty, 1)
         sample, pixels, *others = tf.nest.map_structure(
             lambda values: tf.cast(values, tf.float64), [sample, context[0], strength, colour, brightness]

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from retinex_keras.dials import DEFAULTS, RANGES, steer
-from retinex_keras.engines import choose_engine, shipped_weights
+from retinex_keras.engines import locate_weights, shipped_weights
 from retinex_keras.folders.plan import plan_folder
 from retinex_keras.folders.run import carried_out, enhance_files
-from retinex_keras.imaging import MAX_PIXELS, PathLike
+from retinex_keras.imaging import MAX_PIXELS, PathLike, cameras
 from retinex_keras.imaging.pixels import to_float, to_uint8
 from retinex_keras.imaging.read import list_images, read_photo
 from retinex_keras.imaging.write import WRITTEN, check_writable, write_image
@@ -36,7 +36,7 @@ VIEWS = {
     "illumination": ("illumination", "adjusted_illumination"),
 }
 SAME = {".jpeg": ".jpg", ".tiff": ".tif"}  # two suffixes of one format
-SUFFIXES = sorted(WRITTEN - SAME.keys())
+SUFFIXES = sorted(WRITTEN - SAME.keys() - (set() if cameras.has_avif() else {".avif"}))
 DIALS = {"exposure": "Exposure (stops)", "strength": "Strength (0: none)", "colour": "Colour (0: grey)"}
 # Whatever the page names, the browser asks no other address.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
@@ -294,7 +294,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             report = gr.HTML()
             running = start.click(enhance_all, [weights, force, *sliders], report, api_visibility="private")
             stopped = _message("Stopped. The results so far stay; the button goes on from there.")
-            stop.click(lambda: stopped, None, report, cancels=[running], api_visibility="private")
+            stop.click(None, cancels=[running]).then(lambda: stopped, None, report, api_visibility="private")
     return page
 
 
@@ -336,26 +336,29 @@ def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browse
         FileNotFoundError: if there is no such folder, or there are no such weights.
         ModuleNotFoundError: if Gradio is not installed.
         OSError: if the port is taken.
-        ValueError: if the folder holds no image, or the file of the weights holds something else.
+        ValueError: if the folder holds no image, there is none for `out`, or the file of the weights holds something else.
     """
     if not find_spec("gradio"):
         raise ModuleNotFoundError("The page needs Gradio: pip install '.[app]' in retinex_keras's folder.")
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"A port is a number from 1 to 65535. Received {port}.")
+    if out and not folder:
+        raise ValueError(f"Received {out} for results, but no folder of photos: name that folder too.")
+    engine, path = locate_weights(weights, engine)
     photos = {}
     if folder:
         photos = {path.relative_to(folder).as_posix(): path for path in list_images(folder)}
         folder = Path(folder).resolve()
         out = folder.with_name(f"{folder.name}_bright") if out is None else Path(out).resolve()
     photos |= {f"example: {path.stem}": path for path in _examples()}
-    models = shipped_weights(choose_engine(weights, engine))
-    if weights not in models:
-        models = {Path(weights).name: weights} | models
-    chosen = weights if weights in models else Path(weights).name
-    find_model(models[chosen])
+    chosen = weights if weights in shipped_weights(engine) else path.name
+    models = {chosen: path} | shipped_weights(engine)
+    find_model(path)
 
     with tempfile.TemporaryDirectory() as place:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": place, "no_proxy": "127.0.0.1"}
+        direct = os.environ.get("no_proxy", os.environ.get("NO_PROXY"))
+        direct = ",".join(filter(None, (direct, "127.0.0.1")))
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": place, "no_proxy": direct}
         import gradio
         from starlette.middleware import Middleware
 
@@ -380,7 +383,7 @@ def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browse
             if "port" not in str(error):
                 raise
             raise OSError(f"{f'Port {port} is' if port else 'The ports from 7860 on are'} taken: name a free one.") from None
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"The page: {address} (Ctrl-C ends it)", flush=True)
         if browser:
             webbrowser.open(address)
@@ -388,6 +391,7 @@ def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browse
             threading.Event().wait()
         finally:
             page.close(verbose=False)
+            signal.signal(signal.SIGTERM, before)
 
 
 def _examples():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -119,6 +120,9 @@ def test_files_of_a_tab_are_few_and_vanish_with_it(photo, tmp_path):
         (["nowhere"], "There is no folder nowhere"),
         (["."], "holds no image"),
         (["--weights", "nothing"], "no weights 'nothing'"),
+        (["--weights", "paper", "--engine", "onnx"], "no weights 'paper'. Shipped ones: natural"),
+        (["--out", "results"], "Received results for results, but no folder of photos"),
+        (["--out", "s3://bucket/results"], "expected a path. Received s3://bucket/results"),
         (["--port", "70000"], "from 1 to 65535. Received 70000"),
     ],
 )
@@ -144,22 +148,25 @@ def test_without_gradio_the_sentence_names_the_extra(monkeypatch, capsys):
 def server(photo):
     """The process of a page with a folder, without TensorFlow; it starts while the browser does."""
     script = """
-import importlib.util, sys
+import importlib.util, os, signal, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name in ("tensorflow", "keras") else find(name, *rest)
 from retinex_keras.cli import main
 code = main(sys.argv[1:])
-print(*[name for name in ("tensorflow", "keras") if name in sys.modules], flush=True)
+print(*[name for name in ("tensorflow", "keras") if name in sys.modules], os.environ["no_proxy"], flush=True)
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 sys.exit(code)
 """
     command = [sys.executable, "-c", script, "app", str(photo.parent), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    environment = {name: value for name, value in os.environ.items() if name != "no_proxy"} | {"NO_PROXY": "intranet"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
             yield process
         finally:
             process.terminate()
             printed, errors = process.communicate(timeout=30)
-    assert (printed.strip(), errors, process.returncode) == ("", "retinex: stopped\n", 130)
+    assert (printed.strip(), errors, process.returncode) == ("intranet,127.0.0.1", "retinex: stopped\n", 130)
 
 
 @pytest.fixture
@@ -195,6 +202,7 @@ def answer(address, path, **headers):
 
 @with_gradio
 def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_path):
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
@@ -203,7 +211,7 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
         return [element for element in browser.find_elements(By.CSS_SELECTOR, selector) if text in element.text]
 
     def wait(condition):
-        return WebDriverWait(browser, 30, 0.05).until(lambda _: condition())
+        return WebDriverWait(browser, 30, 0.05, [StaleElementReferenceException]).until(lambda _: condition())
 
     def pictures():
         sources = browser.execute_script("return [...document.images].map(image => image.src)")
@@ -234,6 +242,17 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
     results = photo.parent.with_name("photos_bright")
     assert str(results) in text
     assert (results / photo.name).read_bytes() == download.read_bytes()
+
+    for i in range(200):
+        shutil.copy(photo, photo.with_name(f"{i}.png"))
+    find("button", "Brighten all")[0].click()
+    wait(lambda: find(".message", " of 200"))
+    find("button", "Stop")[0].click()
+    wait(lambda: find(".message", "Stopped."))
+    count = len(list(results.glob("*.png")))
+    assert 0 < count < 201
+    find("button", "Brighten all")[0].click()
+    assert f"Already there: {count}." in wait(lambda: find(".message", f"Made: {201 - count}"))[0].text
 
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]

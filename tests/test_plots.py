@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from retinex_keras.evaluation.plots import before_after, decomposition, histograms, history, illumination, sheet
+from retinex_keras.imaging.read import read_image
 from retinex_keras.training.state import LiveHistory
 
 
@@ -42,6 +43,17 @@ def test_a_strip_tells_the_brightness():
     titles = ["before (mean brightness 0.20)", "after (mean brightness 0.40)", "reference (mean brightness 1.00)"]
     assert [axis.get_title() for axis in figure.axes] == titles
     assert len(before_after(dark, dark).axes) == 2
+    green = np.full((8, 12, 3), (0.0, 1.0, 0.0))  # brightness is that of the dial, luma
+    assert before_after(green, green).axes[0].get_title() == "before (mean brightness 0.59)"
+
+
+def test_figures_have_the_formats_of_pictures_and_those_of_matplotlib(tmp_path):
+    picture = np.full((8, 12, 3), 0.4)
+    sheets = [tmp_path / f"sheet{suffix}" for suffix in (".png", ".bmp", ".tif", ".pdf")]
+    for path in sheets:
+        sheet([[picture]], [""], path)
+    assert [path.read_bytes()[:2] for path in sheets] == [b"\x89P", b"BM", b"II", b"%P"]
+    np.testing.assert_array_equal(read_image(sheets[0]), read_image(sheets[1]))
 
 
 def test_illumination_is_heat_on_one_scale_with_a_bar():

@@ -1,10 +1,13 @@
 """Figures: pictures side by side, illumination as heat, histograms of brightness, curves of a training.
 
 Each function returns a matplotlib `Figure`, which a notebook shows. If it receives a `path`, it also writes the figure there,
-in the format of the suffix.
+in the format of the suffix: that of a picture, as `write_image` writes it, or one that matplotlib knows, such as .pdf.
 """
 
 import csv
+import io
+import os
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,10 +19,13 @@ from matplotlib.figure import Figure
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import LUMA, to_uint8
+from retinex_keras.imaging.read import read_image
+from retinex_keras.imaging.write import WRITTEN, write_image
 
 Path = PathLike | None
 PAGE = 9.5  # inches: a wider figure is shown smaller on a page, so its letters are larger
 UNITS = {"psnr": "dB"}
+MARGINS = {"bbox_inches": "tight", "pad_inches": 0.03}
 
 
 def sheet(
@@ -69,7 +75,7 @@ def sheet(
 
 
 def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | None = None, path: Path = None) -> Figure:
-    """A dark photo, its result and, if there is one, the reference, side by side, with the mean brightness of each, 0 to 1.
+    """A dark photo, its result and, if there is one, the reference, side by side, with the mean luma of each, 0 to 1.
 
     The images are (H, W, 3), uint8 or float in [0, 1].
 
@@ -77,7 +83,8 @@ def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | 
     'after (mean brightness 0.40)'
     """
     pictures = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
-    titles = [f"{name} (mean brightness {to_uint8(np.asarray(i)).mean() / 255:.2f})" for name, i in pictures.items()]
+    lumas = [(to_uint8(np.asarray(picture)) @ LUMA).mean() / 255 for picture in pictures.values()]
+    titles = [f"{name} (mean brightness {luma:.2f})" for name, luma in zip(pictures, lumas)]
     return sheet([list(pictures.values())], titles, path, width=4.0)
 
 
@@ -167,7 +174,11 @@ def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
 
 
 def _written(figure, path):
-    if path:
+    if path and os.path.splitext(path)[1].lower() in WRITTEN:  # more formats than matplotlib writes
+        file = io.BytesIO()
+        figure.savefig(file, **MARGINS)
+        write_image(path, read_image(file, sys.maxsize))
+    elif path:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.03)
+            figure.savefig(temporary, **MARGINS)
     return figure

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from retinex_keras.cli import main
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
-from retinex_keras.serving.client import connect
+from retinex_keras.serving.client import connect, request_folder
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,13 @@ def test_the_suffix_decides_the_format(url, photo, tmp_path):
         assert (result.format, result.size) == ("JPEG", (17, 13))
 
 
+def test_a_slash_at_the_end_makes_a_folder(url, photo, tmp_path, capsys):
+    for _ in range(2):  # a result that exists is kept
+        assert main(["request", url, str(photo), f"{tmp_path / 'new' / 'bright'}/"]) == 0
+        assert str(tmp_path / "new" / "bright") in capsys.readouterr().out
+    assert read_image(tmp_path / "new" / "bright" / "photo.png").shape == (13, 17, 3)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.dng", "a.heic"])
 def test_what_the_server_does_not_take_is_sent_as_png(url, exports, tmp_path, random, name):
     if name.endswith(("dng", "heic")):
@@ -116,6 +124,28 @@ def test_what_the_server_does_not_take_is_sent_as_png(url, exports, tmp_path, ra
 def test_without_a_photo_the_versions_are_listed(url, capsys):
     assert main(["request", url]) == 0
     assert capsys.readouterr().out == "version 1: AVAILABLE\nversion 2: AVAILABLE\n"
+    assert main(["request", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"1": "AVAILABLE", "2": "AVAILABLE"}
+
+
+def test_threads_that_ask_at_once_share_a_channel():
+    pytest.importorskip("tensorflow_serving")
+    server = connect("grpc://127.0.0.1:1")
+
+    def slow(*_):
+        time.sleep(0.05)
+        return object()
+
+    server.grpc = types.SimpleNamespace(insecure_channel=slow)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(server._channel, [100] * 4))) == 1
+
+
+def test_photos_at_an_address_are_not_said_to_be_missing(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe_file("/elsewhere/a.png", b"content")
+    with pytest.raises(ValueError, match="A server is sent photos of this machine. Received memory://elsewhere"):
+        request_folder(connect("http://127.0.0.1:1"), "memory://elsewhere", tmp_path / "out")
 
 
 def test_a_folder_with_junk_goes_on_where_it_stopped(url, exports, stand_in, photo, tmp_path, capsys):

@@ -187,7 +187,7 @@ class _Grpc:
         self.url, self.version, self.timeout = url, version, timeout
         with _importing:  # of one thread at a time, since it changes `sys.modules`
             self.grpc, self.messages, self.statuses = _serving_modules()
-        self.channels = {}
+        self.channels, self.making = {}, threading.Lock()
 
     def enhance(self, contents, most=LARGEST, dials=DEFAULTS):
         request = self.messages.PredictRequest()
@@ -241,14 +241,15 @@ class _Grpc:
     def _channel(self, most):
         """A channel that takes answers of so many bytes, or up to twice as many: each channel has a connection of its own."""
         most = min(2 ** most.bit_length(), LARGEST)
-        if most not in self.channels:
-            options = {
-                "grpc.enable_retries": 0,  # gRPC's own can be endless, and fill the memory
-                "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
-                "grpc.max_receive_message_length": most,
-            }
-            self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), [*options.items()])
-        return self.channels[most]
+        options = {
+            "grpc.enable_retries": 0,  # gRPC's own can be endless, and fill the memory
+            "grpc.max_send_message_length": -1,  # no limit, where gRPC has 4 MB
+            "grpc.max_receive_message_length": most,
+        }
+        with self.making:
+            if most not in self.channels:
+                self.channels[most] = self.grpc.insecure_channel(self.url.removeprefix("grpc://"), [*options.items()])
+            return self.channels[most]
 
 
 def _sent(dials):
@@ -356,8 +357,8 @@ def request_folder(
     Raises:
         ConnectionError: if there is no such server, model or version. It ends the work; the same call goes on with it.
         FileNotFoundError: if there is no such folder.
-        ValueError: if `folder` holds no image, results would overwrite inputs, the quality is not from 1 to 100, or
-            `at_once` is less than 1.
+        ValueError: if `folder` holds no image or is an address, results would overwrite inputs, the quality is not from 1 to
+            100, or `at_once` is less than 1.
 
     >>> request_folder(connect("http://localhost:8501"), "pairs/low", "bright", at_once=0)
     Traceback (most recent call last):
@@ -366,8 +367,10 @@ def request_folder(
     check_quality(quality)
     if at_once < 1:
         raise ValueError(f"At least one request is under way at a time. Received {at_once}.")
-    dials = Dials(**dials).check()
-    return run_plan(plan_folder(folder, out, force), lambda plan: _request_files(plan, server, quality, at_once, dials))
+    dials, plan = Dials(**dials).check(), plan_folder(folder, out, force)
+    if plan.source.filesystem:
+        raise ValueError(f"A server is sent photos of this machine. Received {folder}: copy them into a folder here.")
+    return run_plan(plan, lambda plan: _request_files(plan, server, quality, at_once, dials))
 
 
 def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int, dials: Dials) -> Outcomes:

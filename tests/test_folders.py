@@ -145,7 +145,7 @@ def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
     assert printed.out == f"enhanced: 0 images into {out}; 5 were there already, 0 are bad, 6 are skipped\n"
     lines = printed.err.splitlines()[-6:]
     assert [line.split(": ")[1] for line in lines] == [str(photos / name) for name in left_out]
-    assert lines[0].endswith("It is a .jxl file, which cannot be read here; save it as a JPEG, PNG or TIFF.")
+    assert lines[0].endswith("It is a .jxl file, a format that is not read here; save it as a JPEG, PNG or TIFF.")
 
 
 def test_only_photos_that_cannot_be_read_are_no_empty_folder(tmp_path):

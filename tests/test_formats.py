@@ -238,9 +238,7 @@ def test_without_the_extra_the_sentence_names_it(tmp_path, capsys, monkeypatch):
         (tmp_path / name).write_bytes(content)
         assert main(["enhance", str(tmp_path / name), str(tmp_path / "out.png")]) == 2
         kind = "HEIF" if name == "a.heic" else "raw"
-        message = (
-            f"{tmp_path / name} is a {kind} file, which needs pip install '.[formats]' in retinex_keras's folder; or save it"
-        )
+        message = f"{tmp_path / name} is a {kind} file, which needs the extra formats: pip install '.[formats]' in"
         assert message in capsys.readouterr().err
         assert not is_image_name(name)
         with pytest.raises(ValueError, match="The file is a"):

@@ -163,7 +163,7 @@ def load_pairs(folder, resize=None, cache=None):
     """Decodes the pairs in `folder/low` and `folder/high`, once.
 
     Args:
-        folder: its subfolders `low` and `high` hold images of the same stems, in any format that Pillow reads.
+        folder: its subfolders `low` and `high` hold images of the same stems, in any format that `enhance` reads.
         resize: a side in pixels: whole images are resized to this square, for training on whole images. By default none is.
         cache: a folder for decoded images; they are then read from there when needed instead of held in memory.
 

@@ -13,7 +13,7 @@ HEIF = frozenset({".heic", ".heif", ".hif"})
 NAMES = "3fr arw cr2 cr3 crw dng erf iiq kdc mef mos mrw nef nrw orf pef raf rw2 rwl sr2 srf srw"
 RAW = frozenset(f".{name}" for name in NAMES.split())
 EXTRA = HEIF | RAW  # the suffixes of what the extra reads
-MISSING = "which needs pip install '.[formats]' in retinex_keras's folder; or save it as a JPEG, PNG or TIFF"
+MISSING = "which needs the extra formats: pip install '.[formats]' in retinex_keras's folder; or save it as JPEG, PNG or TIFF"
 # What raw files begin with that are no plain TIFF: Fujifilm's, Olympus's (three), Panasonic's.
 RAW_HEADS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 PLAIN_TIFF = (b"II*\0", b"MM\0*")

@@ -77,9 +77,10 @@ def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict]:
-    """Reads an image in any format that Pillow reads, turned upright by its EXIF orientation, and what else its file holds.
+    """Reads an image, turned upright by its EXIF orientation, and what else its file holds.
 
-    With the extra `formats` it reads HEIF, of which the primary picture counts, and raw files of cameras: developed to sRGB of
+    It reads the formats of Pillow that no other program has to decode, such as JPEG, PNG, WebP, AVIF, TIFF, BMP and GIF. With
+    the extra `formats` it reads HEIF, of which the primary picture counts, and raw files of cameras: developed to sRGB of
     16 bits with the camera's white balance, and not brightened. Of these it keeps EXIF without the maker's note.
 
     Grey, palette and CMYK images become RGB. 16 bits are kept of grey images, of RGB in PNG and TIFF, and of HEIF of 10 or 12
@@ -128,7 +129,7 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         problem = error
     except UnidentifiedImageError:
         raise ValueError(
-            f"{name} is not an image in a format that Pillow reads; pass a JPEG, PNG, WebP, BMP or TIFF."
+            f"{name} is not an image in a format that is read here; pass a JPEG, PNG, WebP, BMP or TIFF."
         ) from None
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
@@ -385,9 +386,10 @@ def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
 
     It raises FileNotFoundError if there is no such folder, ValueError if it holds no image.
     """
-    names, _ = scan_folder(folder, nested)
+    names, skipped = scan_folder(folder, nested)
     if not names:
-        raise ValueError(f"{folder} holds no image in a format that Pillow reads; put some there.")
+        first = f" {skipped[0][0]} is there: {skipped[0][1]}" if skipped else ""
+        raise ValueError(f"{folder} holds no image in a format that is read here; put some there.{first}")
     return [Path(folder, name) for name in names]
 
 
@@ -444,7 +446,7 @@ def why_unread(path: PathLike) -> str | None:
     suffix = PurePath(path).suffix.lower()
     if _is_hidden(path) or is_image_name(path) or suffix not in cameras.EXTRA and suffix not in OTHER_PHOTOS:
         return None
-    missing = cameras.MISSING if suffix in cameras.EXTRA else "which cannot be read here; save it as a JPEG, PNG or TIFF"
+    missing = cameras.MISSING if suffix in cameras.EXTRA else "a format that is not read here; save it as a JPEG, PNG or TIFF"
     return f"It is a {suffix} file, {missing}."
 
 

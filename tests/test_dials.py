@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies
+from PIL import Image
 
 from retinex_keras.cli import main
 from retinex_keras.dials import Dials, steer
@@ -189,6 +190,9 @@ def test_an_oracle_of_brightness_shows_what_the_dial_is_worth(tiny_natural, make
         assert float(row[rows[0].index("PSNR")]) == pytest.approx(-10 * np.log10(error), abs=1e-3)
     assert main([*command[:2], "--oracle-brightness"]) == 2
     assert "name both folders" in capsys.readouterr().err
+    Image.new("RGB", (24, 20)).save(folder / "high" / "scene.0.png")
+    assert main([*command, "--oracle-brightness"]) == 2
+    assert "scene.0.png: A picture of brightness 0 is black" in capsys.readouterr().err
 
 
 def test_commands_take_them(tiny_natural, make_pairs, tmp_path, capsys):

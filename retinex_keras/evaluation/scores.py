@@ -210,12 +210,12 @@ def _score_scenes(scenes, method=None, pictures=(), lpips=False, oracle=False):
         first = next(iter(scene.values()))
         images = dict(zip(scene, load_scene(scene.values())))
         told = {"brightness": float(metrics.luma(to_float(images["reference"])).mean())} if oracle else {}
-        start = time.perf_counter()
-        if method:
-            images["picture"] = method(images["dark"], **told)
-        timing = {"seconds": time.perf_counter() - start} if method else {}
-        height, width = images["picture"].shape[:2]
         try:
+            start = time.perf_counter()
+            if method:
+                images["picture"] = method(images["dark"], **told)
+            timing = {"seconds": time.perf_counter() - start} if method else {}
+            height, width = images["picture"].shape[:2]
             rows.append({"image": first.stem, "size": f"{width}x{height}", **score(**images, lpips=lpips), **timing})
         except ValueError as error:
             raise ValueError(f"{first}: {error}") from None

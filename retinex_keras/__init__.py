@@ -49,7 +49,7 @@ class _Imports(importlib.abc.MetaPathFinder):
             return None
         others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, others), None)
-        if spec:
+        if spec and spec.loader:  # else a folder of that name, without a module
             execute = spec.loader.exec_module
             spec.loader.exec_module = functools.partial(
                 _execute_quietly if name == "tensorflow" else _execute_and_register, execute

@@ -32,6 +32,14 @@ def test_type_checkers_see_the_same_names():
     assert names == {name: f"retinex_keras.{module}" for name, module in retinex_keras._MODULES.items()}
 
 
+def test_a_folder_named_as_tensorflow_does_no_harm(tmp_path):
+    (tmp_path / "tensorflow").mkdir()
+    script = "import sys, retinex_keras; sys.path[:] = ['.']; import tensorflow; print(tensorflow.__path__)"
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr == ""
+    assert "_NamespacePath" in result.stdout
+
+
 def test_the_package_runs_as_a_module():
     command = [sys.executable, "-m", "retinex_keras", "enhance", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -88,6 +88,8 @@ def remove_leftovers(folder: PathLike) -> None:
     >>> Path(".retinex-12345678.part").exists()
     False
     """
+    if not fcntl:  # nobody can tell what is in use
+        return
     for leftover in Path(folder).glob("{prefix}*{suffix}".format(**MARKS)):
         with contextlib.suppress(OSError), locked(leftover, os.O_DIRECTORY):
             shutil.rmtree(leftover)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import io
+import itertools
 import json
 import os
 import signal
@@ -140,10 +141,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _given(kind, text):
-    """A path or a name, which is not empty: Python would take the working directory for it."""
+    """A path or a name, which is not empty: Python would take the working directory for it. A path is one of this machine."""
     if not text:
         raise argparse.ArgumentTypeError("is empty, as a variable of the shell that is not set")
+    if kind is not str and text == STANDARD:
+        raise argparse.ArgumentTypeError("-, for a stream, is known to `retinex enhance` alone; name a file or folder")
+    if kind is not str and "://" in text:
+        raise argparse.ArgumentTypeError(f"expected a path. Received {text}: addresses are for `retinex enhance --cluster`")
     return kind(text)
+
+
+def _result(text):
+    """The path of a picture or a folder to write, with the slash at its end."""
+    _given(Path, text)
+    return text
 
 
 def _number(kind, expected, fits):
@@ -179,6 +190,8 @@ WEIGHTS = {
 def train(workers, index, **options):
     from retinex_keras.data.pairs import find_pairs, find_scenes
 
+    if index is not None and not workers:
+        raise ValueError("--index is one of --workers: name them too.")
     if workers:
         workers = workers.split(",")
         if index is None or index >= len(workers):
@@ -212,6 +225,9 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
 
     Dials(**dials).check()
     options = {"force": force, "quality": quality, "max_pixels": max_pixels, **dials}
+    is_folder = len(image) == 1 and _is_folder(image[0])
+    if out == STANDARD and (len(image) > 1 or is_folder or cluster):
+        raise ValueError("Standard output, -, is for one picture: name a folder for the results of several photos.")
     if cluster:
         from retinex_keras.folders.cluster import enhance_on_cluster
 
@@ -222,7 +238,6 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
         raise ValueError(f"Addresses are for clusters. Received {address}: name files, or add --cluster local.")
     locate_weights(weights, engine)  # says now what is wrong with them, before TensorFlow is imported
     load = functools.partial(load_pretrained, weights, denoise, engine)
-    is_folder = len(image) == 1 and Path(image[0]).is_dir()
     if len(image) == 1 and not is_folder and not _is_folder(out):
         return _enhance_photo(image[0], out, load, sheet, quality, max_pixels, as_json, dials)
 
@@ -247,17 +262,21 @@ def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials)
         raise FileNotFoundError(f"{image} is not a file; check the path.")
     if out == STANDARD and as_json:
         raise ValueError("Standard output, -, is for the picture: leave --json out, or name a file.")
+    if out == STANDARD and sys.stdout.isatty():
+        raise ValueError("A picture is not for a terminal: send standard output to a program or a file, or name the picture.")
+    written = [Path(path) for path in (out, sheet) if path not in (STANDARD, None)]
+    for path in written:
+        check_writable(path, quality)
+        check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
+    if len({path.resolve() for path in written}) < len(written):
+        raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
+    if sheet:
+        from retinex_keras.evaluation.plots import before_after
+    photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
+    for path in written[:1]:
+        check_writable(path, quality, photo.shape[:2])
+    picture = enhance(photo, load(), **dials)
     with _target(out) as target:
-        for path in [target, sheet] if sheet else [target]:
-            check_writable(path, quality)
-            check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
-        if sheet and sheet.resolve() == target.resolve():
-            raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
-        if sheet:
-            from retinex_keras.evaluation.plots import before_after
-        photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
-        check_writable(target, quality, photo.shape[:2])
-        picture = enhance(photo, load(), **dials)
         write_image(target, picture, extras, quality)
     if sheet:
         before_after(photo, picture, path=sheet)
@@ -267,9 +286,9 @@ def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials)
         print(f"enhanced: {out}", *([f"sheet: {sheet}"] if sheet else []), sep="\n")
 
 
-def _is_folder(out):
-    """Whether a place for results is a folder, or by a slash at its end is to be one."""
-    return out.endswith(("/", os.sep)) or Path(out).is_dir()
+def _is_folder(place):
+    """Whether a place is a folder, or by a slash at its end is to be one."""
+    return place != STANDARD and (place.endswith(("/", os.sep)) or Path(place).is_dir())
 
 
 def _standard_input():
@@ -287,8 +306,6 @@ def _target(out):
     if out != STANDARD:
         yield Path(out)
         return
-    if sys.stdout.isatty():
-        raise ValueError("A picture is not for a terminal: send standard output to a program or a file, or name the picture.")
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder, "picture.png")
         sys.stdout.buffer.write(Path(folder, "picture.png").read_bytes())
@@ -314,7 +331,7 @@ def _count(items, one, more):
 
 
 def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
-    from retinex_keras.dials import Dials
+    from retinex_keras.dials import STEERED, Dials
     from retinex_keras.folders.plan import plan_photos
     from retinex_keras.folders.run import run_plan
     from retinex_keras.imaging.read import read_image
@@ -323,7 +340,7 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
 
     Dials(**dials).check()
     locate_weights(weights, engine)
-    plan, lines = plan_photos(image, out, True, lambda name: f"{Path(name).stem}_enhanced.png"), []
+    plan, lines = plan_photos(image, out, True, lambda name: _part_names(name, ("enhanced", *STEERED)).values()), []
 
     def write_parts(plan):
         model = None
@@ -334,16 +351,18 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
                 yield photo, str(error)
                 continue
             model = model or load_pretrained(weights, denoise, engine)
-            out.mkdir(parents=True, exist_ok=True)
-            pictures = decompose(pixels, model, **dials)
-            paths = {name: out / f"{Path(photo).stem}_{name}.png" for name in pictures}
-            for path in paths.values():
-                for other in image:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                pictures = decompose(pixels, model, **dials)
+                paths = {name: out / path for name, path in _part_names(photo, pictures).items()}
+                for path, other in itertools.product(paths.values(), image):
                     check_is_not_input(path, other)
-            for name, path in paths.items():
-                write_image(path, pictures[name])
-                lines.append(f"{name.replace('_', ' ')}: {path}")
-            yield photo, None
+                for name, path in paths.items():
+                    write_image(path, pictures[name])
+                    lines.append(f"{name.replace('_', ' ')}: {path}")
+                yield photo, None
+            except (ValueError, OSError) as error:
+                yield photo, str(error)
 
     report = run_plan(plan, write_parts)
     if len(image) == 1 and report.bad:
@@ -351,6 +370,11 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
     for line in lines:
         print(line)
     return _report(out, report, False, "decomposed") if len(image) > 1 else 0
+
+
+def _part_names(photo, parts):
+    """The names of the pictures of a photo's parts, {part: name}."""
+    return {part: f"{Path(photo).stem}_{part}.png" for part in parts}
 
 
 def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightness, format):
@@ -363,6 +387,8 @@ def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightn
         raise ValueError(f"LPIPS compares with references. Received {low} alone: name their folder after it.")
     if oracle_brightness and (results or not high):
         raise ValueError("--oracle-brightness tells weights the references' brightness: name both folders, without --results.")
+    if results and (weights, denoise, engine) != (DEFAULT, None, None):
+        raise ValueError("--results are pictures that exist: leave --weights, --denoise and --engine out.")
     if lpips:
         find_weights()
     find_pairs(results or low, high) if high else find_images(results or low)  # says now what is wrong
@@ -436,6 +462,8 @@ def export(out, weights, denoise, format, version, max_pixels):
     from retinex_keras.serving.targets import onnx_path, version_path
 
     as_onnx = (format or ("onnx" if out.suffix == SUFFIXES["onnx"] else "savedmodel")) == "onnx"
+    if as_onnx and (version, max_pixels) != (None, SERVED_PIXELS):
+        raise ValueError("--version and --max-pixels are of a SavedModel: leave them out for ONNX.")
     onnx_path(out) if as_onnx else version_path(out, version)  # says now what is wrong
     locate_weights(weights, "tensorflow")
     import_keras()
@@ -457,17 +485,20 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
 
     if image and not out:
         raise ValueError(f"Received {image} alone: name the picture to write, or the folder, after it.")
-    server = connect(url, version, timeout)
-    if not image:
-        print(*(f"version {version}: {state}" for version, state in server.status().items()), sep="\n")
-    elif image.is_dir():
-        return _report(out, request_folder(server, image, out, force, quality, at_once, **dials), as_json)
-    else:
-        if out.is_dir():
+    with contextlib.closing(connect(url, version, timeout)) as server:
+        if not image:
+            states = server.status()
+            lines = [json.dumps(states)] if as_json else [f"version {version}: {state}" for version, state in states.items()]
+            print(*lines, sep="\n")
+            return 0
+        if image.is_dir():
+            return _report(out, request_folder(server, image, out, force, quality, at_once, **dials), as_json)
+        if _is_folder(out):
             plan = plan_photos([image], out, force)
             if plan.existing:
                 return _report(out, Report([], plan.existing, [], []), as_json)
             out = Path(*plan.targets.values())
+            out.parent.mkdir(parents=True, exist_ok=True)
         request_image(server, image, out, quality, **dials)
         if as_json:
             return _report(out, Report([out], [], [], []), as_json)
@@ -563,7 +594,7 @@ def _parser():
     add("--cluster", metavar="ADDRESS", help="enhance the folder on this Ray cluster; local starts one on this machine")
 
     add = command(decompose, "Brighten photos and also write their reflectance and illumination.", model, engine, steer)
-    add("image", nargs="+", help="photos")
+    add("image", nargs="+", type=Path, help="photos")
     add("out", type=Path, help="folder for the pictures")
     add("--max-pixels", **LIMIT)
 
@@ -610,7 +641,7 @@ def _parser():
     )
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")
-    add("out", type=Path, nargs="?", help="the picture to write, whose suffix decides the format; for a folder, a folder")
+    add("out", type=_result, nargs="?", help="the picture to write, whose suffix decides the format; or a folder")
     add("--version", type=COUNT, metavar="N", help="version of the model (default: the server's latest)")
     add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="longest time for each image (default: %(default)g)")
     add("--at-once", type=COUNT, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")

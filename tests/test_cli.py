@@ -53,9 +53,10 @@ def test_a_sheet_shows_a_photo_before_and_after(photo, weights, tmp_path, capsys
     assert main(["enhance", str(tmp_path), str(tmp_path / "out"), "--sheet", "sheet.png"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert ["never overwritten" in errors[0], "leave --sheet out" in errors[1]] == [True, True]
-    assert main([*command, str(tmp_path / "sheet.jpg")]) == 0
-    height, width = read_image(tmp_path / "sheet.jpg").shape[:2]
-    assert width / height == pytest.approx(2 * 17 / 13, rel=0.15)
+    for name in ("sheet.jpg", "sheet.bmp"):  # matplotlib does not write the latter
+        assert main([*command, str(tmp_path / name)]) == 0
+        height, width = read_image(tmp_path / name).shape[:2]
+        assert width / height == pytest.approx(2 * 17 / 13, rel=0.15)
 
 
 def test_decompose_writes_and_names_all_pictures(photo, weights, tmp_path, capsys):
@@ -157,6 +158,10 @@ enhance photo.png d/b.png out --sheet sheet.png: leave --sheet out
 enhance - photo.png out: Standard input, -, is one photo
 enhance - out.png: Standard input is not an image
 enhance photo.png - --json: leave --json out
+enhance photo.png d/b.png -: Standard output, -, is for one picture
+enhance d -: Standard output, -, is for one picture
+enhance d - --cluster local: Standard output, -, is for one picture
+enhance missing/ out: There is no folder missing
 enhance s3://bucket/photos out: add --cluster local
 enhance photo.png out.png --cluster local: A cluster takes one folder
 decompose photo.png: required: out
@@ -164,6 +169,11 @@ decompose missing.png out: missing.png is not a file
 decompose photo.png photo.png: is a file; name a folder
 decompose "" out: argument image: is empty
 decompose photo.png d/photo.png out: would both become
+decompose a.png a_restored.png out: a.png and a_restored.png would both become out/a_restored_reflectance.png
+decompose a.png a_reflectance.png .: never overwritten
+decompose photo.png -: argument out: -, for a stream, is known to `retinex enhance` alone
+decompose - out: argument image: -, for a stream
+decompose photo.png s3://bucket/out: argument out: expected a path. Received s3://bucket/out: addresses are for
 decompose d out: d is a folder. Expected photos
 decompose photo.png out --weights nothing: no weights 'nothing'
 decompose photo.png out --max-pixels 9: raise max_pixels
@@ -172,6 +182,9 @@ evaluate d d --weights nothing: no weights 'nothing'
 evaluate d empty: holds no image
 evaluate d d --format xml: invalid choice: 'xml'
 evaluate d d --results missing: There is no folder missing
+evaluate d d --results d --denoise 0: leave --weights, --denoise and --engine out
+evaluate d d --results d --weights paper: leave --weights, --denoise and --engine out
+evaluate photos: photos holds no image in a format that is read here; put some there. a.jxl is there: It is a .jxl file
 compare d missing: There is no folder missing
 compare d d --methods magic: no method 'magic'
 compare d d --weights nothing: no weights 'nothing'
@@ -186,6 +199,9 @@ export out --version 0: 1 or larger
 export out --max-pixels=-1: 1 or larger
 export out --version 9223372036854775807: out of range
 export out.pb --format onnx: ONNX files end in .onnx
+export out.onnx --version 2: --version and --max-pixels are of a SavedModel
+export out.onnx --max-pixels 100: --version and --max-pixels are of a SavedModel
+export gs://bucket/out: argument out: expected a path
 export nowhere/out.onnx: There is no folder nowhere
 enhance photo.png out.png --exposure 4: exposure goes from -3 to 3
 enhance photo.png out.png --exposure x: expected a number
@@ -203,12 +219,15 @@ train --photos d --out run --recipe papper: no recipe 'papper'
 train --photos d --out run --validation nowhere: There is no folder
 train --photos d --out run --weights nothing: no weights 'nothing'
 train --photos d --out run --workers a:1,b:1: which of the 2 workers
+train --photos d --out run --index 0: --index is one of --workers
 request: required: url
 request localhost:8501: Expected http://
 request http://localhost:1 photo.png: name the picture to write
 request http://localhost:1 missing.png out.png: missing.png is not a file
 request http://localhost:1 photo.png photo.png: never overwritten
 request http://localhost:1 photo.png out.txt: suffix decides
+request http://localhost:1 photo.png -: argument out: -, for a stream
+request http://localhost:1 d s3://bucket/out: argument out: expected a path. Received s3://bucket/out
 request http://localhost:1 photo.png out.jpg --timeout nan: above 0
 request http://localhost:1 d out --at-once 0: 1 or larger
 request http://localhost:1 "" out.png: argument image: is empty
@@ -219,9 +238,10 @@ benchmark --recipe nothing: no recipe 'nothing'
 
 
 def test_what_cannot_be_done_is_one_sentence_before_tensorflow_is_imported_and_work_begins(photo, tmp_path):
-    for name in ("d", "empty", "folder.png"):
+    for name in ("d", "empty", "folder.png", "photos"):
         (tmp_path / name).mkdir()
-    for name in ("d/photo.png", "d/b.png"):
+    (tmp_path / "photos" / "a.jxl").touch()
+    for name in ("d/photo.png", "d/b.png", "a.png", "a_restored.png", "a_reflectance.png"):
         shutil.copy(photo, tmp_path / name)
     (tmp_path / "text.txt").write_text("text")
     before = sorted(tmp_path.rglob("*"))
@@ -363,6 +383,39 @@ def test_several_photos_are_decomposed(photo, weights, tmp_path, capsys):
     assert printed.out.splitlines()[-1] == f"decomposed: 2 images into {tmp_path / 'parts'}; 0 were there already, 1 is bad"
     assert printed.err == f"retinex: {names[1]} is not a file; check the path.\n"
     assert len(list((tmp_path / "parts").iterdir())) == 10
+
+
+def test_what_cannot_be_decomposed_does_not_stop_the_others(photo, weights, tmp_path, capsys):
+    shutil.copy(photo, tmp_path / "other.png")
+    (tmp_path / "parts" / "photo_illumination.png").mkdir(parents=True)
+    names = [str(tmp_path / name) for name in ("photo.png", "other.png")]
+    assert main(["decompose", *names, str(tmp_path / "parts"), *weights]) == 1
+    printed = capsys.readouterr()
+    assert "decomposed: 1 image into" in printed.out
+    assert "photo_illumination.png is a folder" in printed.err
+    assert len(list((tmp_path / "parts").glob("other_*.png"))) == 5
+
+
+def test_a_photo_is_no_result_under_another_name(photo, tmp_path, capsys):
+    """As where case does not count: a link stands for the second name."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "photo.png").hardlink_to(photo)
+    assert main(["enhance", str(photo), f"{tmp_path / 'out'}/", "--force"]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_nothing_is_left_of_a_picture_for_standard_output(photo, tmp_path):
+    """It is stopped while TensorFlow loads."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "retinex_keras", "enhance", str(photo), "-", "--weights", "paper"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert (process.communicate()[0], process.returncode) == (b"", 130)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_grey_photo_of_one_pixel(tmp_path, weights):

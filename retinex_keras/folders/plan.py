@@ -69,7 +69,7 @@ class Place(NamedTuple):
         else:
             names, skipped = scan_folder(self.folder)
         if not names and not skipped:
-            raise ValueError(f"{self.full_name(self.folder)} holds no image in a format that Pillow reads; check its name.")
+            raise ValueError(f"{self.full_name(self.folder)} holds no image in a format that is read here; check its name.")
         return names, skipped
 
     def check_writable(self, paths: Iterable[str]) -> None:
@@ -232,14 +232,14 @@ def _lies_in(place, path, folder):
     return any(f"{_resolved(place, name)}/".startswith(f"{folder}/") for name in (path, os.path.dirname(path)))
 
 
-def _check_clashes(targets, sink):
-    """Raises a ValueError if two images would have one result."""
-    for form in (str, lambda target: unicodedata.normalize("NFC", target).casefold()):
-        images = {}
-        for image, target in targets.items():
-            other = images.setdefault(form(target), image)
-            if other != image and (targets[other] == target or sink.merges(targets[other], target)):
-                raise ValueError(f"{other} and {image} would both become {sink.full_name(target)}; rename one of them.")
+def _check_clashes(results, sink):
+    """Raises a ValueError if two images would have one result; `results` are pairs of image and result."""
+    for form in (str, lambda result: unicodedata.normalize("NFC", result).casefold()):
+        first = {}
+        for image, result in results:
+            other, same = first.setdefault(form(result), (image, result))
+            if other != image and (same == result or sink.merges(same, result)):
+                raise ValueError(f"{other} and {image} would both become {sink.full_name(result)}; rename one of them.")
 
 
 def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
@@ -259,19 +259,21 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
             raise ValueError(f"Results in {place} would overwrite inputs, which are never overwritten; name another folder.")
     targets = {source.path(name): sink.path(_result_name(name)) for name in names}
     skipped = [(source.full_name(source.path(name)), reason) for name, reason in skipped]
+    _check_clashes(targets.items(), sink)
     return _without_existing(targets, source, sink, force, skipped, alone=True)
 
 
 def _without_existing(targets, source, sink, force, skipped=(), alone=False):
-    """The plan of these targets, if it can be carried out."""
-    _check_clashes(targets, sink)
+    """The plan of these targets, if there are folders for them."""
     plan = Plan(targets, [], source, sink, force, list(skipped), alone).without_results()
     sink.check_writable(plan.targets.values())
     return plan
 
 
-def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, result_name: Callable = _result_name) -> Plan:
+def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, result_names: Callable | None = None) -> Plan:
     """Plans what is to be made of photos on this machine, in one folder, by the rules of `plan_folder`.
+
+    `result_names` gives the names of all results of a photo by its own name, the one that tells whether it is done first.
 
     Raises:
         FileNotFoundError: if none of them exists. One that is missing among others is bad, but no reason to stop.
@@ -280,15 +282,25 @@ def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, resu
     source, sink = Place(None, ""), find_place(out)
     if Path(sink.folder).is_file():
         raise ValueError(f"{out} is a file; name a folder for the pictures.")
-    targets = {}
+    targets, results = {}, []
     for image in map(str, photos):
         if Path(image).is_dir():
             raise ValueError(f"{image} is a folder. Expected photos: name those in it, as {image}/*.jpg.")
-        targets[image] = sink.path(result_name(Path(image).name))
+        name = Path(image).name
+        own = [sink.path(result) for result in (result_names(name) if result_names else [_result_name(name)])]
+        targets[image] = own[0]
+        results += [(image, result) for result in own]
     if not source.existing(targets):
         what = f"{image} is not a file; check the path" if len(targets) == 1 else "None of the photos is there; check the paths"
         raise FileNotFoundError(f"{what}.")
-    inputs = {_resolved(source, image) for image in targets}
-    if not inputs.isdisjoint(_resolved(sink, target) for target in targets.values()):
+    files = [_identities(paths) for paths in (targets, [result for _, result in results])]
+    if not files[0].isdisjoint(files[1]):
         raise ValueError(f"Results in {out} would overwrite inputs, which are never overwritten; name another folder.")
+    _check_clashes(results, sink)
     return _without_existing(targets, source, sink, force)
+
+
+def _identities(paths):
+    """What tells the files of this machine apart, whatever their names are, for those of the paths that exist."""
+    found = [os.stat(path) for path in paths if os.path.exists(path)]
+    return {(file.st_dev, file.st_ino) for file in found}

@@ -137,10 +137,17 @@ def find_exposure(sample: dict, image, strength, colour, brightness):
     """
     ops = ops_of(image)
     wanted = brightness * 65535.0 * CONTEXT**2
-    low, high = 0.0 * wanted - FURTHEST, 0.0 * wanted + FURTHEST
-    for _ in range(HALVINGS):
+
+    def halve(_, span):
+        low, high = span
         middle = (low + high) / 2.0
         picture = steer(sample, image, middle, strength, colour)["enhanced"]
         too_dark = ops.sum(ops.round(_luma(picture) * 65535.0)) < wanted
-        low, high = ops.where(too_dark, middle, low), ops.where(too_dark, high, middle)
-    return (low + high) / 2.0
+        return ops.where(too_dark, middle, low), ops.where(too_dark, high, middle)
+
+    span = 0.0 * wanted - FURTHEST, 0.0 * wanted + FURTHEST
+    if hasattr(ops, "fori_loop"):  # of Keras: a graph holds it once
+        span = ops.fori_loop(0, HALVINGS, halve, span)
+    else:
+        span = functools.reduce(lambda span, step: halve(step, span), range(HALVINGS), span)
+    return (span[0] + span[1]) / 2.0

@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
+# In the way of "compat", Python finds the package also from the folder above this checkout, which has the package's name.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable
 CHECK = $(shell sed -n 's/^check = //p' setup.cfg)
 FORMAT = $(shell sed -n 's/^format = //p' setup.cfg)
 
@@ -28,6 +29,7 @@ lab: .venv/lab
 
 # The virtual environment is made again when what it should hold has changed. It always has this checkout itself, not a copy.
 .venv/ready: setup.cfg pyproject.toml
+	@echo "Setting up .venv: about 3 GB, a few minutes"
 	$(PYTHON) -m venv .venv
 	$(INSTALL) '.[test]'
 	touch $@

@@ -155,6 +155,8 @@ def _message(text, bad=False):
     return f'<p class="message{" error" * bad}" role="status">{html.escape(text)}</p>' if text else ""
 
 
+# The number beside a slider shows its value: Gradio does not mend one out of range, or none, that is typed there.
+READ_ONLY = "() => document.querySelectorAll('input[type=number]').forEach(field => { field.readOnly = true })"
 NO_PHOTO = _message("There is no photo here: drop one, or pick one.", bad=True)
 
 
@@ -191,7 +193,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             return {message: _message(str(error).replace(str(path), name), bad=True)}
         suffix = Path(name).suffix.lower()
         suffix = SAME.get(suffix, suffix)
-        new = {state: tab, suffixes: suffix if suffix in SUFFIXES else ".png"}
+        new = {state: tab, suffixes: suffix if suffix in SUFFIXES else ".png", saved: ""}
         return new | changes(tab, view, dict(zip(DIALS, values)))
 
     def upload(path, *settings):
@@ -262,13 +264,16 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
                     gr.Slider(*RANGES[name], getattr(DEFAULTS, name), step=0.05, label=label, buttons=["reset"])
                     for name, label in DIALS.items()
                 ]
-                views = gr.Radio(list(VIEWS), value="photo", label="Show")
-                weights = gr.Dropdown(list(models), value=chosen, label="Weights", visible=len(models) > 1)
+                about = "Reflectance: the things in the photo. Illumination: the light on them."
+                views = gr.Radio(list(VIEWS), value="photo", label="Show", info=about)
+                about = "natural: the best pictures. paper: the research method. simple: has no dials."
+                weights = gr.Dropdown(list(models), value=chosen, label="Weights", info=about, visible=len(models) > 1)
                 suffixes = gr.Dropdown([(suffix[1:].upper(), suffix) for suffix in SUFFIXES], value=".png", label="Format")
                 button = gr.Button("Download at full size", variant="primary")
                 saved = gr.HTML()
                 result = gr.DownloadButton(elem_id="result", visible="hidden")
-        everything = [state, drop, pick, message, slider, views, suffixes, *sliders]
+        page.load(None, js=READ_ONLY)
+        everything = [state, drop, pick, message, slider, views, suffixes, saved, *sliders]
         one = {"api_visibility": "private", "concurrency_id": "photo", "concurrency_limit": 1, "show_progress_on": slider}
         drop.upload(upload, [drop, weights, views, *sliders], everything, **one)
         pick.input(pick_photo, [pick, weights, views, *sliders], everything, **one)

@@ -222,6 +222,7 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
     wait(lambda: find("input[type=file]"))[0].send_keys(str(photo))
     first = wait(lambda: len(pictures()) == 2 and pictures())
     exposure = find("input[type=range]")[0]
+    assert all(field.get_attribute("readonly") for field in find("input[type=number]"))
     for _ in range(3):
         exposure.send_keys(Keys.ARROW_RIGHT)  # a step of 0.05
     wait(lambda: pictures()[0] == first[0] and pictures()[1] != first[1])
@@ -237,6 +238,10 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
     find("input[type=file]")[0].send_keys(str(tmp_path / "notes.txt"))
     assert wait(lambda: find(".error", "notes.txt"))[0].text.startswith("notes.txt is not an image")
     assert len(pictures()) == 2
+    assert find(".message", "Made night_bright.png")
+    find("input[type=file]")[0].send_keys(str(photo))
+    wait(lambda: not find(".error"))
+    assert not find(".message", "Made night_bright.png")  # which is about the photo before
     find("button", "Brighten all")[0].click()
     text = wait(lambda: find(".message", "Made: 1"))[0].text
     results = photo.parent.with_name("photos_bright")

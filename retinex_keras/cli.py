@@ -239,7 +239,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
     locate_weights(weights, engine)  # says now what is wrong with them, before TensorFlow is imported
     load = functools.partial(load_pretrained, weights, denoise, engine)
     if len(image) == 1 and not is_folder and not _is_folder(out):
-        return _enhance_photo(image[0], out, load, sheet, quality, max_pixels, as_json, dials)
+        return _enhance_photo(image[0], out, load, sheet, force, quality, max_pixels, as_json, dials)
 
     if sheet:
         raise ValueError("A sheet shows one photo: name one photo and the picture to write, or leave --sheet out.")
@@ -252,7 +252,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
     return _report(out, run_plan(plan, lambda plan: enhance_files(plan, brighten, quality, max_pixels)), as_json)
 
 
-def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials):
+def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json, dials):
     from retinex_keras.folders.run import Report
     from retinex_keras.imaging.read import read_photo
     from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
@@ -268,6 +268,7 @@ def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials)
     for path in written:
         check_writable(path, quality)
         check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
+        _check_is_new(path, force)
     if len({path.resolve() for path in written}) < len(written):
         raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
     if sheet:
@@ -284,6 +285,12 @@ def _enhance_photo(image, out, load, sheet, quality, max_pixels, as_json, dials)
         return _report(out, Report([target], [], [], []), as_json)
     if out != STANDARD:
         print(f"enhanced: {out}", *([f"sheet: {sheet}"] if sheet else []), sep="\n")
+
+
+def _check_is_new(path, force):
+    """Raises a ValueError if a picture to write exists: the shell may have put a second photo in its place, for a *."""
+    if not force and os.path.lexists(path):
+        raise ValueError(f"{path} exists: add --force to write it again, or name another picture.")
 
 
 def _is_folder(place):
@@ -320,6 +327,7 @@ def _report(out, report, as_json, done="enhanced"):
     else:
         counts = f"{_count(report.existing, 'was', 'were')} there already, {_count(report.bad, 'is', 'are')} bad"
         counts += f", {_count(report.skipped, 'is', 'are')} skipped" if report.skipped else ""
+        counts += "; --force makes results again" if report.existing and not report.made else ""
         print(f"{done}: {_count(report.made, 'image', 'images')} into {out}; {counts}")
     for path, reason in missed:
         print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
@@ -481,6 +489,7 @@ def export(out, weights, denoise, format, version, max_pixels):
 def request(url, image, out, version, timeout, at_once, force, quality, as_json, **dials):
     from retinex_keras.folders.plan import plan_photos
     from retinex_keras.folders.run import Report
+    from retinex_keras.imaging.write import check_is_not_input, check_writable
     from retinex_keras.serving.client import connect, request_folder, request_image
 
     if image and not out:
@@ -499,6 +508,9 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
                 return _report(out, Report([], plan.existing, [], []), as_json)
             out = Path(*plan.targets.values())
             out.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(out, quality)
+        check_is_not_input(out, image)
+        _check_is_new(out, force)
         request_image(server, image, out, quality, **dials)
         if as_json:
             return _report(out, Report([out], [], [], []), as_json)
@@ -550,7 +562,7 @@ def _parser():
     )
 
     results, add = shared()
-    add("--force", action="store_true", help="make results again that exist, for example after you changed a dial")
+    add("--force", action="store_true", help="write results again that exist, for example after you changed a dial")
     add("--quality", type=PERCENT, default=95, metavar="1-100", help="quality of JPEG, WebP and AVIF (default: %(default)s)")
     add("--json", action="store_true", dest="as_json", help="report as a JSON object: made, existing, bad, skipped")
 
@@ -558,7 +570,8 @@ def _parser():
     add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter (+) or darker (-) than automatic, -3 to 3")
     add("--brightness", type=NUMBER, metavar="LUMA", help="mean brightness of the result, 0 to 1, instead of an exposure")
     add("--strength", type=NUMBER, default=1.0, help="0 is the photo itself, 1 the full result (default: 1)")
-    add("--colour", type=NUMBER, default=1.0, help="0 is grey, 2 is very strong; 1 leaves colours as they are (default: 1)")
+    about = "0 is grey, 2 is very strong; 1 leaves colours as they are (default: 1)"
+    add("--colour", "--color", type=NUMBER, default=1.0, help=about)
 
     add = command(train, "Train the networks of a recipe, or go on with a stopped run.")
     add("data", nargs="*", type=Path, help="folders of pairs, with subfolders low and high")
@@ -619,7 +632,7 @@ def _parser():
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
     add("--sizes", nargs="+", metavar="SIZE", help="image sizes, height first: 400x600, 1080p, '12 MP' (default: all)")
     add("--runs", type=COUNT, default=5, help="the median of so many is printed (default: %(default)s)")
-    add("--weights", **WEIGHTS, nargs="+", default=[DEFAULT])
+    add("--weights", **WEIGHTS | {"help": f"as in enhance (default: {DEFAULT})"}, nargs="+", default=[DEFAULT])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "recipes whose training is measured (default: all of the package)"})
 
     add = command(convert, "Convert the original's TensorFlow 1 checkpoints.")

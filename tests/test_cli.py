@@ -54,7 +54,7 @@ def test_a_sheet_shows_a_photo_before_and_after(photo, weights, tmp_path, capsys
     errors = capsys.readouterr().err.splitlines()
     assert ["never overwritten" in errors[0], "leave --sheet out" in errors[1]] == [True, True]
     for name in ("sheet.jpg", "sheet.bmp"):  # matplotlib does not write the latter
-        assert main([*command, str(tmp_path / name)]) == 0
+        assert main([*command, str(tmp_path / name), "--force"]) == 0
         height, width = read_image(tmp_path / name).shape[:2]
         assert width / height == pytest.approx(2 * 17 / 13, rel=0.15)
 
@@ -141,6 +141,8 @@ enhance photo.png out.png --max-pixels 0: 1 or larger
 enhance photo.png out.png --max-pixels 9: 17x13 pixels, more than 9
 enhance photo.png out.png --sheet photo.png: never overwritten
 enhance photo.png out.png --sheet d/../out.png: both d/../out.png
+enhance photo.png d/b.png: d/b.png exists: add --force
+enhance photo.png out.png --sheet d/b.png: d/b.png exists: add --force
 enhance photo.png out.png --sheet folder.png: folder.png is a folder
 enhance photo.png out.png --sheet sheet.gif: suffix decides
 enhance d out --sheet sheet.png: leave --sheet out
@@ -178,6 +180,7 @@ decompose d out: d is a folder. Expected photos
 decompose photo.png out --weights nothing: no weights 'nothing'
 decompose photo.png out --max-pixels 9: raise max_pixels
 evaluate d missing: There is no folder missing
+evaluate d photo.png: photo.png is a file. Expected a folder
 evaluate d d --weights nothing: no weights 'nothing'
 evaluate d empty: holds no image
 evaluate d d --format xml: invalid choice: 'xml'
@@ -226,6 +229,7 @@ request http://localhost:1 photo.png: name the picture to write
 request http://localhost:1 missing.png out.png: missing.png is not a file
 request http://localhost:1 photo.png photo.png: never overwritten
 request http://localhost:1 photo.png out.txt: suffix decides
+request http://localhost:1 photo.png d/b.png: d/b.png exists: add --force
 request http://localhost:1 photo.png -: argument out: -, for a stream
 request http://localhost:1 d s3://bucket/out: argument out: expected a path. Received s3://bucket/out
 request http://localhost:1 photo.png out.jpg --timeout nan: above 0

@@ -142,7 +142,10 @@ def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
     tiny.save(tmp_path / "tiny.keras")
     assert main(["enhance", str(photos), str(out), "--weights", str(tmp_path / "tiny.keras")]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"enhanced: 0 images into {out}; 5 were there already, 0 are bad, 6 are skipped\n"
+    assert (
+        printed.out
+        == f"enhanced: 0 images into {out}; 5 were there already, 0 are bad, 6 are skipped; --force makes results again\n"
+    )
     lines = printed.err.splitlines()[-6:]
     assert [line.split(": ")[1] for line in lines] == [str(photos / name) for name in left_out]
     assert lines[0].endswith("It is a .jxl file, a format that is not read here; save it as a JPEG, PNG or TIFF.")

@@ -498,7 +498,7 @@ REFUSED = {  # name: content, and words of the message
     "animation.gif": (frames("GIF"), "3 frames"),
     "half.gif": (WHOLE["GIF"][: len(WHOLE["GIF"]) // 2], "truncated"),
     "header.gif": (b"GIF89a", "is not an image"),
-    "folder.png": (None, "is not a file"),
+    "folder.png": (None, "is a folder. Expected a photo"),
     "missing.png": (..., "is not a file"),
 }
 

@@ -131,7 +131,9 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         raise ValueError(
             f"{name} is not an image in a format that is read here; pass a JPEG, PNG, WebP, BMP or TIFF."
         ) from None
-    except (FileNotFoundError, IsADirectoryError):
+    except IsADirectoryError:
+        raise FileNotFoundError(f"{name} is a folder. Expected a photo: name one that is in it.") from None
+    except FileNotFoundError:
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
         raise ValueError(
@@ -403,6 +405,8 @@ def scan_folder(folder: PathLike, nested: bool = True) -> tuple[list[str], list[
         FileNotFoundError: if there is no such folder.
         OSError: if it cannot be listed.
     """
+    if os.path.isfile(folder):
+        raise FileNotFoundError(f"{folder} is a file. Expected a folder of images.")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"There is no folder {folder}; check the path.")
     images, skipped, waiting = [], [], [""]

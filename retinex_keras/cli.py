@@ -387,8 +387,8 @@ def _part_names(photo, parts):
 
 def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightness, format):
     from retinex_keras.data.pairs import find_images, find_pairs
-    from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import report, score_pairs, score_photos, score_results
+    from retinex_keras.imaging.lpips import find_weights
     from retinex_keras.inference import load_pretrained
 
     if lpips and not high:
@@ -415,8 +415,8 @@ def evaluate(low, high, weights, denoise, engine, results, lpips, oracle_brightn
 def compare(low, high, methods, weights, engine, sheet, lpips, format):
     from retinex_keras.data.pairs import find_pairs
     from retinex_keras.evaluation.baselines import METHODS
-    from retinex_keras.evaluation.lpips import find_weights
     from retinex_keras.evaluation.scores import compare, report
+    from retinex_keras.imaging.lpips import find_weights
     from retinex_keras.imaging.pixels import to_uint8
     from retinex_keras.imaging.write import check_writable
     from retinex_keras.inference import enhance, load_pretrained

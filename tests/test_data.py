@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from retinex_keras.data import pipeline
-from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
+from retinex_keras.data.degrade import compress, darken, normalize_exposure, uneven_light, wide_darken
 from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
 from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
 
@@ -276,6 +276,7 @@ def test_darkening_is_seeded():
 def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     """The pixels of a synthetic scene tell where they were taken from."""
     monkeypatch.setattr(pipeline, "normalize_exposure", lambda image, mean: image)
+    monkeypatch.setattr(pipeline, "compress", lambda image, rng: image)
     rows, columns = np.mgrid[:100, :120].astype("uint8")
     high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
     scene = np.stack([high // 2, high])
@@ -301,11 +302,54 @@ def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():
     assert {(int(high.min()), int(high.max())) for low, high in views} == {(half_way, half_way), (60, 60)}
     for low, high in views:
         assert (high.max() == 60) == np.array_equal(low, high)  # what is bright enough stays as it is
-    values = np.arange(256, dtype="uint8")
+    values = np.arange(256, dtype="uint8")[:, None].repeat(3, axis=1)
     np.testing.assert_array_equal(normalize_exposure(values, 0.47), values)
     assert normalize_exposure(values, 0.9).mean() < values.mean() < normalize_exposure(values, 0.2).mean()
     for mean in (0, 1):
-        assert list(normalize_exposure(values, mean)[[0, 255]]) == [0, 255]
+        assert list(normalize_exposure(values, mean)[[0, 255], 0]) == [0, 255]
+
+
+def test_normalizing_the_exposure_keeps_the_ratios_of_the_channels():
+    colours = np.array([[40, 80, 120], [80, 40, 20], [250, 30, 20]], "uint8")
+    brighter = normalize_exposure(colours, 0.1)
+    assert (brighter[:2].sum(axis=1) > 1.3 * colours[:2].sum(axis=1)).all()
+    np.testing.assert_allclose(brighter[:2] / colours[:2], (brighter[:2] / colours[:2])[:, :1].repeat(3, axis=1), rtol=0.02)
+    assert list(brighter[2]) == [255, 31, 20]  # no further than its brightest channel allows
+
+
+def test_a_photo_is_darkened_by_uneven_light_too(random):
+    """A flat scene shows its light; the patch and its context lie under the same one."""
+    scene = np.full((1, 128, 128, 3), 200, "uint8")
+    flat = 0
+    for seed in range(60):
+        (low, high), context = training_view(scene, 128, np.random.default_rng(seed))
+        assert (high == 200).all()  # nothing of a photo is normalized
+        low, context = (cv.astype("float32").reshape(8, 16, 8, 16, 3).mean((1, 3)) for cv in (low, context))
+        np.testing.assert_allclose(low, context, rtol=0.3, atol=6)
+        flat += np.ptp(context.mean(-1)) < 0.25 * context.mean() + 3
+    assert 20 < flat < 45
+
+
+def test_uneven_light_is_smooth_and_has_spots():
+    places = np.linspace(0, 1, 200)
+    for seed in range(20):
+        whole, part = uneven_light(np.random.default_rng(seed), (places, places), (places[50:80], places[10:30]))
+        np.testing.assert_array_equal(part, whole[50:80, 10:30])
+        assert 0.01 <= whole.min() < 0.25
+        assert 0.4 < whole.max() <= 1
+        assert max(abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) < 0.1
+
+
+def test_compressing_keeps_the_picture_about():
+    image = np.stack(np.broadcast_arrays(np.arange(40)[:, None], np.arange(50) * 3, 90), axis=-1).astype("uint8")
+    copies = [compress(image, np.random.default_rng(seed)) for seed in range(8)]
+    for copy in copies:
+        assert copy.shape == image.shape
+        assert copy.dtype == np.uint8
+        assert 0.1 < abs(copy.astype(int) - image).mean() < 5
+    assert len({copy.tobytes() for copy in copies}) == 8
+    black = [compress(np.zeros((64, 64, 3), "uint8"), np.random.default_rng(seed)) for seed in range(8)]
+    assert {int(picture.max()) == 0 for picture in black} == {True, False}  # blotches of colour in some
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):

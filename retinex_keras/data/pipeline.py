@@ -5,7 +5,7 @@ The transforms are plain NumPy functions of one image or pair; where Keras runs 
 
 import numpy as np
 
-from retinex_keras.data.degrade import darken, normalize_exposure, wide_darken
+from retinex_keras.data.degrade import compress, darken, normalize_exposure, uneven_light, wide_darken
 from retinex_keras.imaging.pixels import CONTEXT, LUMA, context_indices, to_float
 
 
@@ -58,15 +58,16 @@ def training_view(images, size, rng, degradation=wide_darken):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
-    pair gives its own dark image, in two of these brighter or darker than it is. Otherwise, and for a photo, the well-lit image
-    is darkened by `degradation`. The exposure of the well-lit image is normalized. One time in ten both sides are the well-lit
+    pair gives its own dark image, in two of these brighter or darker than it is. Otherwise the well-lit image is darkened by
+    `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. One dark patch in four is
+    compressed as a JPEG. The exposure of a pair's well-lit image is normalized. One time in ten both sides are the well-lit
     image as it is: what is bright already is to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
-        degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both uint8.
+        degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both (..., 3), uint8.
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
@@ -90,13 +91,20 @@ def training_view(images, size, rng, degradation=wide_darken):
         if choice < 0.2:
             off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
+    elif len(images) == 1 and choice < 0.45:
+        windows = ([start + np.arange(size) for start in (top, left)], (rows, columns))
+        windows = [[at / side for at, side in zip(window, view.shape[1:3])] for window in windows]
+        light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)])
+        low = wide_darken(high, rng, light.astype("float32"))
     elif choice < 0.9:
         low = degradation(high, rng)
     else:
         low = high
-    if low is not high:
+    if low is not high and len(images) == 2:
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
+    if low is not high and rng.random() < 0.25:
+        patches[0] = compress(patches[0], rng)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from retinex_keras.data.pairs import find_images, find_pairs, load_scene
-from retinex_keras.evaluation.lpips import lpips as lpips_distance
 from retinex_keras.imaging import PathLike, metrics
+from retinex_keras.imaging.lpips import lpips as lpips_distance
 from retinex_keras.imaging.pixels import TENSORFLOW_LUMA, to_float
 from retinex_keras.inference import enhance
 

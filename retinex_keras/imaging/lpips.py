@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from retinex_keras.engines import import_keras
-
 SMALLEST = 31  # side in pixels of the smallest image that reaches the last layer
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 STRIDES = (4, 8, 16, 16, 16)  # pixels between the values of each layer
@@ -84,6 +82,8 @@ def lpips(image, reference):
         raise ValueError(
             f"LPIPS takes images of at least {SMALLEST}x{SMALLEST} pixels. Received one of {width}x{height}: use a larger one."
         )
+    from retinex_keras.engines import import_keras
+
     import_keras()
     from keras import ops
 

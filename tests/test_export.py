@@ -324,6 +324,14 @@ def test_only_ops_that_every_server_has(signatures):
         assert not any(holder.attr["_XlaMustCompile"].b for holder in (*nodes, *graph.library.function))
 
 
+def test_a_version_holds_the_decoder_and_a_halving_of_the_exposure_once(exports):
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.load(session, ["serve"], str(exports[0] / "2")).graph_def
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    assert sum(node.op == "DecodeJpeg" for node in nodes) == 1
+    assert sum(node.op == "Round" and node.attr["T"].type == tf.float64.as_datatype_enum for node in nodes) == 1
+
+
 def test_the_messages_of_the_server_read_warmup_and_settings(exports):
     pytest.importorskip("tensorflow_serving")
     from google.protobuf import text_format

@@ -130,16 +130,18 @@ def _archive(model, max_pixels):
     """What Keras writes as a SavedModel: the model's variables and the signatures."""
     images = tf.TensorSpec([None, None, None, 3], tf.float32, "image")
     network = tf.function(functools.partial(model, training=False), [images, images], autograph=False)  # one graph for all
+    file = tf.TensorSpec([], tf.string)
+    pixels_of = tf.function(functools.partial(decode, max_pixels=max_pixels), [file], autograph=False).get_concrete_function()
 
     def enhanced(contents, *dials):
-        pixels, is_16_bit = decode(contents, max_pixels)
+        pixels, is_16_bit = pixels_of(contents)
         image = _enhanced_in_tiles(network, model, pixels, tf.where(is_16_bit, 65535.0, 255.0), *dials)
         shallow = tf.cast(image, tf.uint8)
         return tf.cond(is_16_bit, lambda: tf.io.encode_png(image, 1), lambda: tf.io.encode_png(shallow, 1))
 
     def one_by_one(*inputs):
-        spec = tf.TensorSpec([], tf.string)  # memory is for one image, however many there are
-        bytes_of = tf.map_fn(lambda one: enhanced(*one), inputs, fn_output_signature=spec, parallel_iterations=1)
+        # Memory is for one image, however many there are.
+        bytes_of = tf.map_fn(lambda one: enhanced(*one), inputs, fn_output_signature=file, parallel_iterations=1)
         return {"enhanced_bytes": bytes_of}
 
     def steered(image_bytes, exposure, strength, colour, brightness):

@@ -487,10 +487,11 @@ def export(out, weights, denoise, format, version, max_pixels):
 
 
 def request(url, image, out, version, timeout, at_once, force, quality, as_json, **dials):
+    from retinex_keras.dials import Dials
     from retinex_keras.folders.plan import plan_photos
-    from retinex_keras.folders.run import Report
+    from retinex_keras.folders.run import Report, run_plan
     from retinex_keras.imaging.write import check_is_not_input, check_writable
-    from retinex_keras.serving.client import connect, request_folder, request_image
+    from retinex_keras.serving.client import connect, request_files, request_folder, request_image
 
     if image and not out:
         raise ValueError(f"Received {image} alone: name the picture to write, or the folder, after it.")
@@ -503,11 +504,8 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
         if image.is_dir():
             return _report(out, request_folder(server, image, out, force, quality, at_once, **dials), as_json)
         if _is_folder(out):
-            plan = plan_photos([image], out, force)
-            if plan.existing:
-                return _report(out, Report([], plan.existing, [], []), as_json)
-            out = Path(*plan.targets.values())
-            out.parent.mkdir(parents=True, exist_ok=True)
+            executor = functools.partial(request_files, server=server, quality=quality, at_once=1, dials=Dials(**dials).check())
+            return _report(out, run_plan(plan_photos([image], out, force), executor), as_json)
         check_writable(out, quality)
         check_is_not_input(out, image)
         _check_is_new(out, force)

@@ -230,6 +230,7 @@ request http://localhost:1 missing.png out.png: missing.png is not a file
 request http://localhost:1 photo.png photo.png: never overwritten
 request http://localhost:1 photo.png out.txt: suffix decides
 request http://localhost:1 photo.png d/b.png: d/b.png exists: add --force
+request http://localhost:1 photo.png new/ --colour=-1: colour goes from 0 to 2
 request http://localhost:1 photo.png -: argument out: -, for a stream
 request http://localhost:1 d s3://bucket/out: argument out: expected a path. Received s3://bucket/out
 request http://localhost:1 photo.png out.jpg --timeout nan: above 0

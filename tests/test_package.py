@@ -57,7 +57,7 @@ INTERNAL = {"FormatError", "atomic_path", "carried_out", "check_is_not_input", "
 INTERNAL |= {"context_indices", "decode", "decode_deep", "enhance_files", "find_place", "has_avif", "is_address"}
 INTERNAL |= {"is_image_name", "is_whole", "list_images", "locked", "open_file", "ops_of", "plan_folder", "plan_photos"}
 INTERNAL |= {"readable_suffixes", "reason_of", "remove_leftovers", "run_plan", "scan_folder", "serve", "why_unread"}
-INTERNAL |= {"without_damage"}
+INTERNAL |= {"request_files", "without_damage"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

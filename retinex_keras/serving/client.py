@@ -370,10 +370,10 @@ def request_folder(
     dials, plan = Dials(**dials).check(), plan_folder(folder, out, force)
     if plan.source.filesystem:
         raise ValueError(f"A server is sent photos of this machine. Received {folder}: copy them into a folder here.")
-    return run_plan(plan, lambda plan: _request_files(plan, server, quality, at_once, dials))
+    return run_plan(plan, lambda plan: request_files(plan, server, quality, at_once, dials))
 
 
-def _request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int, dials: Dials) -> Outcomes:
+def request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: int, dials: Dials) -> Outcomes:
     """The executor of `run_plan` by requests."""
 
     def ask(image):

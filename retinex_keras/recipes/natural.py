@@ -343,26 +343,21 @@ def _build(filters, seed):
     return NaturalRetinexNet(decom_net, NaturalEnhanceNet((filters, 2 * filters, 4 * filters), context_filters=filters))
 
 
+def _compile(model, settings, **loss_weights):
+    model.compile(_optimizer(settings.learning_rate), loss_weights)
+
+
 recipe = Recipe(
     name="natural",
     model=NaturalRetinexNet,
     build=_build,
     defaults={"batch_size": 8, "patch_size": 160, "filters": 32, "learning_rate": 1e-3},
     view=functools.partial(training_view, degradation=wide_darken),
-    phases=(
-        Phase(
-            name="natural",
-            compile=lambda model, settings: model.compile(_optimizer(settings.learning_rate)),
-            schedule=cosine_schedule,
-        ),
-    ),
+    phases=(Phase(name="natural", compile=_compile, schedule=cosine_schedule),),
     refuses=("whole", "decay_epoch"),
 )
 
-
-def _compile_with_lpips(model, settings):
-    model.compile(_optimizer(settings.learning_rate), {"perceptual": 0.15})
-
-
 # What the shipped weights were trained by last: `--recipe retinex_keras.recipes.natural:perceptual`.
-perceptual = dataclasses.replace(recipe, phases=(dataclasses.replace(recipe.phases[0], compile=_compile_with_lpips),))
+perceptual = dataclasses.replace(
+    recipe, phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.15)),)
+)

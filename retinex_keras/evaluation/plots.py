@@ -83,8 +83,7 @@ def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | 
     'after (mean brightness 0.40)'
     """
     pictures = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
-    lumas = [(to_uint8(np.asarray(picture)) @ LUMA).mean() / 255 for picture in pictures.values()]
-    titles = [f"{name} (mean brightness {luma:.2f})" for name, luma in zip(pictures, lumas)]
+    titles = [f"{name} (mean brightness {_luma(picture).mean():.2f})" for name, picture in pictures.items()]
     return sheet([list(pictures.values())], titles, path, width=4.0)
 
 
@@ -122,7 +121,7 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
     figure = Figure(figsize=(6.5, 2.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for label, images in groups.items():
-        luma = np.concatenate([(to_uint8(np.asarray(i)) @ LUMA / 255).ravel() for i in images])
+        luma = np.concatenate([_luma(image).ravel() for image in images])
         share, edges = np.histogram(luma, 64, (0.0, 1.0), weights=np.full(luma.size, 100 / luma.size))
         axis.stairs(share, edges, fill=True, alpha=0.5, label=f"{label} (median {np.median(luma):.2f})")
     axis.set(xlabel="brightness (luma, 0 black, 1 white)", ylabel="share of the pixels (%)", xlim=(0, 1))
@@ -171,6 +170,11 @@ def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
         axis.set_axis_off()
     figure.legend(handles=list(lines.values()), loc="outside upper center", ncols=len(lines), frameon=False)
     return _written(figure, path)
+
+
+def _luma(image):
+    """That of the 8-bit picture, 0 to 1: (H, W, 3) -> (H, W)."""
+    return to_uint8(np.asarray(image)) @ LUMA / 255
 
 
 def _written(figure, path):

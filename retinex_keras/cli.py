@@ -16,7 +16,7 @@ from pathlib import Path
 
 from retinex_keras import __version__, engines
 from retinex_keras.engines import SUFFIXES, choose_engine, import_keras, locate_weights, shipped_weights
-from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS
+from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS, is_address
 from retinex_keras.recipes import DEFAULT, check_recipe
 
 STANDARD = "-"  # the name of standard input and output
@@ -146,7 +146,7 @@ def _given(kind, text):
         raise argparse.ArgumentTypeError("is empty, as a variable of the shell that is not set")
     if kind is not str and text == STANDARD:
         raise argparse.ArgumentTypeError("-, for a stream, is known to `retinex enhance` alone; name a file or folder")
-    if kind is not str and "://" in text:
+    if kind is not str and is_address(text):
         raise argparse.ArgumentTypeError(f"expected a path. Received {text}: addresses are for `retinex enhance --cluster`")
     return kind(text)
 
@@ -218,7 +218,7 @@ def train(workers, index, **options):
 
 def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pixels, cluster, as_json, **dials):
     from retinex_keras.dials import Dials
-    from retinex_keras.folders.plan import is_address, plan_folder, plan_photos
+    from retinex_keras.folders.plan import plan_folder, plan_photos
     from retinex_keras.folders.run import enhance_files, run_plan
     from retinex_keras.imaging.write import WRITTEN
     from retinex_keras.inference import enhance, load_pretrained
@@ -255,7 +255,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
 def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json, dials):
     from retinex_keras.folders.run import Report
     from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_is_not_input, check_writable, write_image
+    from retinex_keras.imaging.write import check_writable, write_image
     from retinex_keras.inference import enhance
 
     if image != STANDARD and not Path(image).exists():
@@ -266,16 +266,14 @@ def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json,
         raise ValueError("A picture is not for a terminal: send standard output to a program or a file, or name the picture.")
     written = [Path(path) for path in (out, sheet) if path not in (STANDARD, None)]
     for path in written:
-        check_writable(path, quality)
-        check_is_not_input(path, "/dev/stdin" if image == STANDARD else image)
-        _check_is_new(path, force)
+        _check_target(path, "/dev/stdin" if image == STANDARD else image, force, quality)
     if len({path.resolve() for path in written}) < len(written):
         raise ValueError(f"--sheet and the picture are both {sheet}; give the sheet another name.")
     if sheet:
         from retinex_keras.evaluation.plots import before_after
     photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
-    for path in written[:1]:
-        check_writable(path, quality, photo.shape[:2])
+    if out != STANDARD:
+        check_writable(out, quality, photo.shape[:2])
     picture = enhance(photo, load(), **dials)
     with _target(out) as target:
         write_image(target, picture, extras, quality)
@@ -287,8 +285,15 @@ def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json,
         print(f"enhanced: {out}", *([f"sheet: {sheet}"] if sheet else []), sep="\n")
 
 
-def _check_is_new(path, force):
-    """Raises a ValueError if a picture to write exists: the shell may have put a second photo in its place, for a *."""
+def _check_target(path, image, force, quality):
+    """Raises an error if a picture that is made of an image cannot be written, or exists.
+
+    The shell may have put a second photo in its place, for a *.
+    """
+    from retinex_keras.imaging.write import check_is_not_input, check_writable
+
+    check_writable(path, quality)
+    check_is_not_input(path, image)
     if not force and os.path.lexists(path):
         raise ValueError(f"{path} exists: add --force to write it again, or name another picture.")
 
@@ -348,7 +353,8 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
 
     Dials(**dials).check()
     locate_weights(weights, engine)
-    plan, lines = plan_photos(image, out, True, lambda name: _part_names(name, ("enhanced", *STEERED)).values()), []
+    parts = "enhanced", *STEERED
+    plan, lines = plan_photos(image, out, True, lambda name: _part_names(name, parts).values()), []
 
     def write_parts(plan):
         model = None
@@ -363,8 +369,8 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
                 out.mkdir(parents=True, exist_ok=True)
                 pictures = decompose(pixels, model, **dials)
                 paths = {name: out / path for name, path in _part_names(photo, pictures).items()}
-                for path, other in itertools.product(paths.values(), image):
-                    check_is_not_input(path, other)
+                for name, other in itertools.product(paths.keys() - parts, image):  # which the plan does not know
+                    check_is_not_input(paths[name], other)
                 for name, path in paths.items():
                     write_image(path, pictures[name])
                     lines.append(f"{name.replace('_', ' ')}: {path}")
@@ -490,7 +496,6 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
     from retinex_keras.dials import Dials
     from retinex_keras.folders.plan import plan_photos
     from retinex_keras.folders.run import Report, run_plan
-    from retinex_keras.imaging.write import check_is_not_input, check_writable
     from retinex_keras.serving.client import connect, request_files, request_folder, request_image
 
     if image and not out:
@@ -506,9 +511,7 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
         if _is_folder(out):
             executor = functools.partial(request_files, server=server, quality=quality, at_once=1, dials=Dials(**dials).check())
             return _report(out, run_plan(plan_photos([image], out, force), executor), as_json)
-        check_writable(out, quality)
-        check_is_not_input(out, image)
-        _check_is_new(out, force)
+        _check_target(out, image, force, quality)
         request_image(server, image, out, quality, **dials)
         if as_json:
             return _report(out, Report([out], [], [], []), as_json)

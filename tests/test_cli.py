@@ -318,15 +318,23 @@ def test_names_that_are_no_text_stop_no_work(photo, tmp_path):
     assert (result.returncode, made) == (0, [os.fsdecode(b"b\xff.png"), "photo.png"])
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
+def stopped_while_tensorflow_loads(arguments, **options):
+    """What a command printed and its exit code, (output, errors, code)."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("there is no /proc")
+    command = [sys.executable, "-m", "retinex_keras", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **options) as process:
+        while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        return *process.communicate(), process.returncode
+
+
 def test_a_stop_while_tensorflow_is_imported_is_one_line(photo, tmp_path):
-    command = [sys.executable, "-m", "retinex_keras", "enhance", photo, tmp_path / "out.png"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert (process.communicate()[1], process.returncode) == ("retinex: stopped\n", 130)
+    _, errors, code = stopped_while_tensorflow_loads(["enhance", photo, tmp_path / "out.png"])
+    assert (errors, code) == ("retinex: stopped\n", 130)
 
 
 def test_without_a_command_its_help_is_shown(capsys):
@@ -410,16 +418,10 @@ def test_a_photo_is_no_result_under_another_name(photo, tmp_path, capsys):
 
 
 def test_nothing_is_left_of_a_picture_for_standard_output(photo, tmp_path):
-    """It is stopped while TensorFlow loads."""
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
     (tmp_path / "temporary").mkdir()
-    command = [sys.executable, "-m", "retinex_keras", "enhance", str(photo), "-", "--weights", "paper"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        while "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
-            time.sleep(0.05)
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert (process.communicate()[0], process.returncode) == (b"", 130)
+    output, _, code = stopped_while_tensorflow_loads(["enhance", photo, "-", "--weights", "paper"], env=environment)
+    assert (output, code) == ("", 130)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

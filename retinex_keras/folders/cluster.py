@@ -7,9 +7,9 @@ from pathlib import Path
 
 from retinex_keras.dials import check_dials
 from retinex_keras.engines import choose_engine, locate_weights, use_threads
-from retinex_keras.folders.plan import Plan, is_address, plan_folder
+from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
-from retinex_keras.imaging import MAX_PIXELS, PathLike
+from retinex_keras.imaging import MAX_PIXELS, PathLike, is_address
 from retinex_keras.imaging.write import check_quality
 from retinex_keras.inference import enhance, load_pretrained
 from retinex_keras.recipes import DEFAULT

@@ -11,18 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinex_keras.imaging import PathLike
+from retinex_keras.imaging import PathLike, is_address
 from retinex_keras.imaging.atomic import MARKS, locked, remove_leftovers
 from retinex_keras.imaging.read import is_image_name, read_photo, reason_of, scan_folder, why_unread
 from retinex_keras.imaging.write import WRITTEN, write_image
 
 LOCK = ".retinex.lock"  # in a folder of results, while a run is at work there
 NO_STORES = {"data", "gist", "git", "github", "http", "https"}  # protocols of fsspec for what is no folder, or only read
-
-
-def is_address(place: PathLike) -> bool:
-    """Whether a place is an address, as fsspec knows them, and not the path of a folder or file."""
-    return "://" in str(place)
 
 
 def _result_name(path):
@@ -270,7 +265,9 @@ def _without_existing(targets, source, sink, force, skipped=(), alone=False):
     return plan
 
 
-def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, result_names: Callable | None = None) -> Plan:
+def plan_photos(
+    photos: list[PathLike], out: PathLike, force: bool = False, result_names: Callable = lambda name: [_result_name(name)]
+) -> Plan:
     """Plans what is to be made of photos on this machine, in one folder, by the rules of `plan_folder`.
 
     `result_names` gives the names of all results of a photo by its own name, the one that tells whether it is done first.
@@ -287,7 +284,7 @@ def plan_photos(photos: list[PathLike], out: PathLike, force: bool = False, resu
         if Path(image).is_dir():
             raise ValueError(f"{image} is a folder. Expected photos: name those in it, as {image}/*.jpg.")
         name = Path(image).name
-        own = [sink.path(result) for result in (result_names(name) if result_names else [_result_name(name)])]
+        own = [sink.path(result) for result in result_names(name)]
         targets[image] = own[0]
         results += [(image, result) for result in own]
     if not source.existing(targets):

@@ -17,3 +17,8 @@ BMP = 128  # pixels: a run of 255 takes two bytes
 # A JPEG may go over its picture again and again, with a few bytes each time. Encoders do so about ten times. What follows the
 # picture, a film say, has the mark of a scan once in 65536 bytes by chance.
 SCANS, SCAN_BYTES = 200, 16384
+
+
+def is_address(place: PathLike) -> bool:
+    """Whether a place is an address, as fsspec knows them, and not the path of a folder or file."""
+    return "://" in str(place)

@@ -1,5 +1,6 @@
 """What users of Keras expect of a model: files, data of any type, metrics, checkpoints, exports, tuning with defaults."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,15 @@ def test_floats_beyond_the_range_are_refused(networks, random, bad):
     for model in (networks[0], networks[1], networks[3]):
         with pytest.raises(ValueError, match=r"Expected floats in \[0, 1\]. Received values from .*: scale or clip them"):
             model(wrong)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (1, 16, 16, 4), (1, 16, 16)])
+def test_other_shapes_are_refused(networks, shape):
+    images = np.zeros(shape, "uint8")
+    message = re.escape(f"Expected images (B, H, W, 3). Received the shape {shape}: one image becomes a batch by image[None].")
+    for model in (networks[0], networks[1], networks[3]):
+        with pytest.raises(ValueError, match=message):
+            model(images)
 
 
 def test_floats_beyond_the_range_are_refused_in_graphs(tiny, random):

@@ -37,17 +37,20 @@ def scaled(images):
 
 
 def unit_range(images):
-    """`scaled`, and floats outside [0, 1] are refused.
+    """`scaled`, and other shapes than (B, H, W, 3) and floats outside [0, 1] are refused.
 
-    In a graph an op checks it. XLA leaves this op out. JAX checks only outside compiled functions.
+    In a graph an op checks the range. XLA leaves this op out. JAX checks it only outside compiled functions.
 
     Raises:
-        ValueError: for another type, or values outside [0, 1]; in a graph `tf.errors.InvalidArgumentError`.
+        ValueError: for another shape or type, or values outside [0, 1]; for these in a graph `tf.errors.InvalidArgumentError`.
 
-    >>> unit_range(np.float32([0.0, 255.0]))
+    >>> unit_range(np.full((1, 8, 8, 3), 255.0, "float32"))
     Traceback (most recent call last):
-    ValueError: Expected floats in [0, 1]. Received values from 0 to 255: scale or clip them.
+    ValueError: Expected floats in [0, 1]. Received values from 255 to 255: scale or clip them.
     """
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[-1] != 3:
+        raise ValueError(f"Expected images (B, H, W, 3). Received the shape {shape}: one image becomes a batch by image[None].")
     result = scaled(images)
     if result is not images:
         return result

@@ -7,9 +7,18 @@ import tensorflow as tf
 from PIL import Image
 
 from retinex_keras.data import pipeline
-from retinex_keras.data.degrade import compress, darken, normalize_exposure, uneven_light, wide_darken
+from retinex_keras.data.degrade import (
+    compress,
+    darken,
+    normalize_exposure,
+    normalize_saturation,
+    saturation,
+    uneven_light,
+    wide_darken,
+)
 from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
 from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
+from retinex_keras.imaging.pixels import LUMA
 
 
 def batches(images, count, **options):
@@ -276,6 +285,7 @@ def test_darkening_is_seeded():
 def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     """The pixels of a synthetic scene tell where they were taken from."""
     monkeypatch.setattr(pipeline, "normalize_exposure", lambda image, mean: image)
+    monkeypatch.setattr(pipeline, "normalize_saturation", lambda image, own, seen: image)
     monkeypatch.setattr(pipeline, "compress", lambda image, rng: image)
     rows, columns = np.mgrid[:100, :120].astype("uint8")
     high = np.stack([rows, columns, np.full_like(rows, 200)], axis=-1)
@@ -317,13 +327,50 @@ def test_normalizing_the_exposure_keeps_the_ratios_of_the_channels():
     assert list(brighter[2]) == [255, 31, 20]  # no further than its brightest channel allows
 
 
+@pytest.mark.parametrize(("factor", "stays"), [(1.0, False), (0.72, True), (0.1, False), (3.0, False)])
+def test_normalizing_the_saturation_goes_half_the_way(factor, stays):
+    """The reference has `factor` of the strength of its dark image."""
+    scene = np.full((16, 16, 3), (150, 100, 80), "uint8")
+    own = saturation(scene)
+    np.testing.assert_allclose(own, np.abs(scene[0, 0] - scene[0, 0] @ LUMA).mean() / (scene[0, 0] @ LUMA), rtol=1e-6)
+    evened = normalize_saturation(scene, own, own / factor)
+    assert stays == np.array_equal(evened, scene)
+    assert 0.79 < saturation(evened) / own < 1.41  # never far
+    if factor == 1.0:
+        np.testing.assert_allclose(saturation(evened) / own, np.sqrt(0.72), rtol=0.02)
+    np.testing.assert_allclose(evened @ LUMA, scene @ LUMA, atol=1)
+
+
+def test_the_saturation_of_a_grey_scene_and_of_noise(random):
+    black, grey = np.zeros((64, 64, 3), "uint8"), np.full((64, 64, 3), 90, "uint8")
+    assert saturation(black) == saturation(grey) == 0
+    np.testing.assert_array_equal(normalize_saturation(grey, 0.0, 0.5), grey)
+    noise = np.clip(np.round(20 + 5 * random.standard_normal((64, 64, 3))), 0, 255).astype("uint8")
+    assert saturation(noise) < 0.04 < 0.1 < np.abs(noise - (noise @ LUMA)[..., None]).mean() / 20
+
+
+def test_a_pair_has_its_saturation_normalized_by_its_own_dark_image():
+    scene = np.stack([np.full((40, 40, 3), colour, "uint8") for colour in ((30, 20, 10), (130, 120, 110))])
+    own, seen = (saturation(np.broadcast_to(image[:1, :1], (8, 8, 3))) for image in scene[::-1])
+    views = [training_view(scene, 16, np.random.default_rng(seed), lambda pixels, rng: pixels // 4)[0] for seed in range(60)]
+    factors = [saturation(high) / own for low, high in views if not np.array_equal(low, high)]
+    boosted = np.isclose(factors, 1.4, rtol=0.05)
+    assert np.isclose(np.array(factors)[~boosted], 1.0, rtol=0.05).all()
+    assert 0 < (~boosted).sum() < 15
+
+
 def test_a_photo_is_darkened_by_uneven_light_too(random):
-    """A flat scene shows its light; the patch and its context lie under the same one."""
+    """A flat scene shows its light; the patch and its context lie under the same one, and the reference under a weaker one."""
     scene = np.full((1, 128, 128, 3), 200, "uint8")
     flat = 0
     for seed in range(60):
         (low, high), context = training_view(scene, 128, np.random.default_rng(seed))
-        assert (high == 200).all()  # nothing of a photo is normalized
+        if np.ptp(high):
+            assert high.min() > 100  # a photo is not changed in any other way
+            assert low.mean() < high.mean()
+            assert np.corrcoef(low.mean(-1).ravel(), high.mean(-1).ravel())[0, 1] > 0.6
+        else:
+            assert (high == 200).all()
         low, context = (cv.astype("float32").reshape(8, 16, 8, 16, 3).mean((1, 3)) for cv in (low, context))
         np.testing.assert_allclose(low, context, rtol=0.3, atol=6)
         flat += np.ptp(context.mean(-1)) < 0.25 * context.mean() + 3

@@ -148,3 +148,40 @@ def normalize_exposure(image, mean):
     luma = np.maximum(pixels @ LUMA.astype("float32"), 1e-4)[..., None]
     brightest = np.maximum(pixels.max(axis=-1, keepdims=True), 1e-4)
     return to_uint8(pixels * np.minimum(luma ** (power - 1.0), 1.0 / brightest))
+
+
+def saturation(context):
+    """How strong the colours of a scene are, relative to its brightness: 0 for a grey one. Blocks average the noise out.
+
+    Args:
+        context: (H, W, 3), uint8, H and W multiples of 8.
+
+    >>> saturation(np.full((8, 8, 3), 100, "uint8"))
+    0.0
+    """
+    height, width = context.shape[:2]
+    blocks = context.reshape(height // 8, 8, width // 8, 8, 3).mean((1, 3))
+    luma = blocks @ LUMA
+    return float(np.abs(blocks - luma[..., None]).mean() / max(luma.mean(), 1.0))
+
+
+def normalize_saturation(image, own, seen):
+    """Moves the strength of a reference's colours half the way to 0.72 of that of its dark image, the median of SICE.
+
+    How pale a scene was photographed can hardly be told from its dark image. LOL's references have half of the strength of
+    their dark images: a network that learns from them makes all photos pale.
+
+    Args:
+        image: (..., 3), uint8.
+        own, seen: `saturation` of the reference and of the dark image.
+
+    Returns:
+        uint8 of the same shape.
+
+    >>> normalize_saturation(np.array([[120, 100, 80]], "uint8"), own=0.1, seen=0.2)
+    array([[122, 100,  78]], dtype=uint8)
+    """
+    factor = np.clip(np.sqrt(0.72 * seen / max(own, 0.01)), 0.8, 1.4)
+    pixels = image.astype("float32") / 255.0
+    luma = (pixels @ LUMA.astype("float32"))[..., None]
+    return to_uint8(luma + (pixels - luma) * np.float32(factor))

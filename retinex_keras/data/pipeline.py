@@ -5,7 +5,15 @@ The transforms are plain NumPy functions of one image or pair; where Keras runs 
 
 import numpy as np
 
-from retinex_keras.data.degrade import compress, darken, normalize_exposure, uneven_light, wide_darken
+from retinex_keras.data.degrade import (
+    compress,
+    darken,
+    normalize_exposure,
+    normalize_saturation,
+    saturation,
+    uneven_light,
+    wide_darken,
+)
 from retinex_keras.imaging.pixels import CONTEXT, LUMA, context_indices, to_float
 
 
@@ -59,9 +67,10 @@ def training_view(images, size, rng, degradation=wide_darken):
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
     pair gives its own dark image, in two of these brighter or darker than it is. Otherwise the well-lit image is darkened by
-    `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. One dark patch in four is
-    compressed as a JPEG. The exposure of a pair's well-lit image is normalized. One time in ten both sides are the well-lit
-    image as it is: what is bright already is to stay so.
+    `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to come out
+    under nearly even light: the night stays a night. Some dark patches are compressed as a JPEG, more of them from photos. The
+    exposure of a pair's well-lit image is normalized, and its saturation, if the dark image is its own. Three times in twenty
+    both sides are the well-lit image as it is: what is bright already is to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
@@ -86,24 +95,28 @@ def training_view(images, size, rng, degradation=wide_darken):
     # All that is done to them is done to each pixel for itself, in one go: (N, pixels, 1, 3).
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
+    off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
     choice = rng.random()
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
-            off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
     elif len(images) == 1 and choice < 0.45:
         windows = ([start + np.arange(size) for start in (top, left)], (rows, columns))
         windows = [[at / side for at, side in zip(window, view.shape[1:3])] for window in windows]
         light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)])
         low = wide_darken(high, rng, light.astype("float32"))
-    elif choice < 0.9:
+        high = darken(high, rng, light=light.astype("float32") ** 0.3, white_balance=(1, 1), **off)
+    elif choice < 0.85:
         low = degradation(high, rng)
     else:
         low = high
     if low is not high and len(images) == 2:
+        strengths = [saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (high, low)]
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
+        if choice < 0.8:
+            high = normalize_saturation(high, *strengths)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
-    if low is not high and rng.random() < 0.25:
+    if low is not high and rng.random() < (0.4 if len(images) == 1 else 0.15):
         patches[0] = compress(patches[0], rng)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 

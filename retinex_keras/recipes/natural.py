@@ -28,7 +28,7 @@ from retinex_keras.recipes import Phase, Recipe, cosine_schedule
 TERM_WEIGHTS = {
     "fidelity": 1.0,
     "aligned": 0.5,
-    "structure": 0.3,
+    "structure": 0.5,
     "equal_r": 0.1,
     "restored": 0.1,
     "smooth_low": 0.1,
@@ -359,5 +359,5 @@ recipe = Recipe(
 
 # What the shipped weights were trained by last: `--recipe retinex_keras.recipes.natural:perceptual`.
 perceptual = dataclasses.replace(
-    recipe, phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.15)),)
+    recipe, phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.2)),)
 )

@@ -70,3 +70,19 @@ def test_a_fit_of_several_workers_as_the_guide_shows(place):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "val_psnr" in result.stdout
+
+
+def test_bfloat16_and_the_mean_of_runs_as_the_guide_shows(place):
+    page = "retinex_keras/training/README.md"
+    exec(compile(block(page, "start.save("), page, "exec"), {})
+    start, shipped = load_pretrained("start.keras"), load_pretrained("natural")
+    assert start.enhance_net.stem.compute_dtype == "bfloat16"
+    for name, change in (("rooms", 0.5), ("streets", 0.1)):
+        start.set_weights([weight + change for weight in shipped.get_weights()])
+        Path("runs", name).mkdir(parents=True)
+        start.save(f"runs/{name}/retinexnet.keras")
+    exec(compile(block(page, "mean.save("), page, "exec"), {})
+    mean = load_pretrained("mean.keras")
+    assert mean.enhance_net.stem.compute_dtype == "float32"
+    for weight, old in zip(mean.get_weights(), shipped.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, old + 0.3, atol=1e-5)

@@ -179,7 +179,7 @@ def normalize_saturation(image, own, seen):
         uint8 of the same shape.
 
     >>> normalize_saturation(np.array([[120, 100, 80]], "uint8"), own=0.1, seen=0.2)
-    array([[122, 100,  78]], dtype=uint8)
+    array([[123,  99,  75]], dtype=uint8)
     """
     factor = np.clip(np.sqrt(0.72 * seen / max(own, 0.01)), 0.8, 1.4)
     pixels = image.astype("float32") / 255.0

@@ -103,18 +103,18 @@ def training_view(images, size, rng, degradation=wide_darken):
     elif len(images) == 1 and choice < 0.45:
         windows = ([start + np.arange(size) for start in (top, left)], (rows, columns))
         windows = [[at / side for at, side in zip(window, view.shape[1:3])] for window in windows]
-        light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)])
-        low = wide_darken(high, rng, light.astype("float32"))
-        high = darken(high, rng, light=light.astype("float32") ** 0.3, white_balance=(1, 1), **off)
+        light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)]).astype("float32")
+        low = wide_darken(high, rng, light)
+        high = darken(high, rng, light=light**0.3, white_balance=(1, 1), **off)
     elif choice < 0.85:
         low = degradation(high, rng)
     else:
         low = high
     if low is not high and len(images) == 2:
-        strengths = [saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (high, low)]
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
         if choice < 0.8:
-            high = normalize_saturation(high, *strengths)
+            own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (pixels[1], low))
+            high = normalize_saturation(high, own, seen)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
     if low is not high and rng.random() < (0.4 if len(images) == 1 else 0.15):
         patches[0] = compress(patches[0], rng)

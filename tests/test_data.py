@@ -327,8 +327,8 @@ def test_normalizing_the_exposure_keeps_the_ratios_of_the_channels():
     assert list(brighter[2]) == [255, 31, 20]  # no further than its brightest channel allows
 
 
-@pytest.mark.parametrize(("factor", "stays"), [(1.0, False), (0.72, True), (0.1, False), (3.0, False)])
-def test_normalizing_the_saturation_goes_half_the_way(factor, stays):
+@pytest.mark.parametrize(("factor", "stays"), [(1.0, False), (0.9, True), (0.1, False), (3.0, False)])
+def test_normalizing_the_saturation_goes_a_third_of_the_way(factor, stays):
     """The reference has `factor` of the strength of its dark image."""
     scene = np.full((16, 16, 3), (150, 100, 80), "uint8")
     own = saturation(scene)
@@ -337,7 +337,7 @@ def test_normalizing_the_saturation_goes_half_the_way(factor, stays):
     assert stays == np.array_equal(evened, scene)
     assert 0.79 < saturation(evened) / own < 1.41  # never far
     if factor == 1.0:
-        np.testing.assert_allclose(saturation(evened) / own, np.sqrt(0.72), rtol=0.02)
+        np.testing.assert_allclose(saturation(evened) / own, 0.9 ** (1 / 3), rtol=0.02)
     np.testing.assert_allclose(evened @ LUMA, scene @ LUMA, atol=1)
 
 
@@ -378,13 +378,28 @@ def test_a_photo_is_darkened_by_uneven_light_too(random):
 
 
 def test_uneven_light_is_smooth_and_has_spots():
-    places = np.linspace(0, 1, 200)
+    places, scene = np.linspace(0, 1, 200), np.full((200, 200, 3), 90, "uint8")
+    part = places[50:80], places[10:30], scene[50:80, 10:30]
     for seed in range(20):
-        whole, part = uneven_light(np.random.default_rng(seed), (places, places), (places[50:80], places[10:30]))
-        np.testing.assert_array_equal(part, whole[50:80, 10:30])
-        assert 0.01 <= whole.min() < 0.25
+        cut, whole = uneven_light(np.random.default_rng(seed), part, (places, places, scene))
+        np.testing.assert_array_equal(cut, whole[50:80, 10:30])
+        assert 0.01 <= whole.min() < 0.5
         assert 0.4 < whole.max() <= 1
         assert max(abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) < 0.1
+
+
+def test_some_lights_end_where_their_object_ends():
+    places, scene = np.linspace(0, 1, 100), np.full((100, 100, 3), 30, "uint8")
+    scene[30:70, 20:80] = 140, 120, 60
+    edges, inside = [], []
+    for seed in range(40):
+        (light,) = uneven_light(np.random.default_rng(seed), (places, places, scene))
+        edges.append(light[50, 20] / light[50, 19])
+        inside.append(light[50, 21] / light[50, 20])
+    assert max(edges) > 4  # the object is lit, the street is not
+    assert min(edges) < 0.5
+    assert np.isclose(edges, 1, rtol=0.3).sum() > 8  # others light both
+    np.testing.assert_allclose(inside, 1, rtol=0.3)
 
 
 def test_compressing_keeps_the_picture_about():

@@ -78,31 +78,40 @@ def wide_darken(image, rng, light=None):
 def uneven_light(rng, *windows):
     """The light of a scene at night: dim, changing smoothly, with a few bright spots.
 
+    Half of the spots spread softly, as on a wall. The others light what has about the colour of the pixel at their middle, so
+    that their edges are those of an object: a lit bus in a dark street.
+
     Args:
         rng: a `numpy.random.Generator`.
-        windows: parts of the scene, each the places of its rows and columns, (H,) and (W,), from 0 to 1.
+        windows: parts of the scene, each the places of its rows and columns, (H,) and (W,), from 0 to 1, and its pixels,
+            (H, W, 3), uint8. The last is the whole scene.
 
     Returns:
         A list of (H, W), one for each window, factors of linear light: 0.01 to 0.25, in one to three spots up to 0.5 to 1.
 
     >>> places = np.linspace(0, 1, 50)
-    >>> (light,) = uneven_light(np.random.default_rng(0), (places, places))
+    >>> (light,) = uneven_light(np.random.default_rng(0), (places, places, np.zeros((50, 50, 3), "uint8")))
     >>> light.shape, bool(0.01 <= light.min() < 0.25 < light.max() <= 1)
     ((50, 50), True)
     """
     grid = np.log(0.01) + rng.random((4, 5)) * np.log(25.0)
-    spots = [(rng.random(2), rng.uniform(0.04, 0.25), rng.uniform(0.5, 1.0)) for _ in range(rng.integers(1, 4))]
+    spots = [(rng.random(2), rng.random() < 0.5, rng.random(), rng.uniform(0.5, 1.0)) for _ in range(rng.integers(1, 4))]
+    rows, columns, scene = windows[-1]
 
     def weights(places, count):  # of the points of the grid: half a cosine from one to the next
         distance = np.abs(places[:, None] * (count - 1) - np.arange(count))
         return 0.5 + 0.5 * np.cos(np.pi * np.minimum(distance, 1.0))
 
     lights = []
-    for rows, columns in windows:
-        light = np.exp(weights(rows, 4) @ grid @ weights(columns, 5).T)
-        for (row, column), radius, strength in spots:
-            down, across = (np.exp(-0.5 * (distance / radius) ** 2) for distance in (rows - row, columns - column))
-            light = np.maximum(light, strength * down[:, None] * across)
+    for window_rows, window_columns, pixels in windows:
+        light = np.exp(weights(window_rows, 4) @ grid @ weights(window_columns, 5).T)
+        for (row, column), of_object, size, strength in spots:
+            radius = 0.15 + 0.35 * size if of_object else 0.04 + 0.21 * size
+            distance = ((window_rows[:, None] - row) ** 2 + (window_columns - column) ** 2) / radius**2
+            if of_object:
+                own = scene[np.abs(rows - row).argmin(), np.abs(columns - column).argmin()]
+                distance = np.maximum(distance + ((pixels - own.astype("float32")) ** 2).sum(-1) / 50.0**2 - 1.0, 0.0)
+            light = np.maximum(light, strength * np.exp(-0.5 * distance))
         lights.append(light)
     return lights
 
@@ -166,10 +175,10 @@ def saturation(context):
 
 
 def normalize_saturation(image, own, seen):
-    """Moves the strength of a reference's colours half the way to 0.72 of that of its dark image, the median of SICE.
+    """Moves the strength of a reference's colours a third of the way to 0.9 of that of its dark image.
 
-    How pale a scene was photographed can hardly be told from its dark image. LOL's references have half of the strength of
-    their dark images: a network that learns from them makes all photos pale.
+    How pale a scene was photographed can hardly be told from its dark image. LOL's references have 0.49 of the strength of
+    their dark images, SICE's 0.72 (medians): a network that learns from them makes all photos pale.
 
     Args:
         image: (..., 3), uint8.
@@ -179,9 +188,9 @@ def normalize_saturation(image, own, seen):
         uint8 of the same shape.
 
     >>> normalize_saturation(np.array([[120, 100, 80]], "uint8"), own=0.1, seen=0.2)
-    array([[123,  99,  75]], dtype=uint8)
+    array([[124,  99,  75]], dtype=uint8)
     """
-    factor = np.clip(np.sqrt(0.72 * seen / max(own, 0.01)), 0.8, 1.4)
+    factor = np.clip((0.9 * seen / max(own, 0.01)) ** (1 / 3), 0.8, 1.4)
     pixels = image.astype("float32") / 255.0
     luma = (pixels @ LUMA.astype("float32"))[..., None]
     return to_uint8(luma + (pixels - luma) * np.float32(factor))

@@ -101,11 +101,11 @@ def training_view(images, size, rng, degradation=wide_darken):
         if choice < 0.2:
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
     elif len(images) == 1 and choice < 0.45:
-        windows = ([start + np.arange(size) for start in (top, left)], (rows, columns))
-        windows = [[at / side for at, side in zip(window, view.shape[1:3])] for window in windows]
+        windows = (top + np.arange(size), left + np.arange(size), patch[-1]), (rows, columns, context[-1])
+        windows = [(down / view.shape[1], across / view.shape[2], seen) for down, across, seen in windows]
         light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)]).astype("float32")
         low = wide_darken(high, rng, light)
-        high = darken(high, rng, light=light**0.3, white_balance=(1, 1), **off)
+        high = darken(high, rng, light=light**0.2, white_balance=(1, 1), **off)
     elif choice < 0.85:
         low = degradation(high, rng)
     else:

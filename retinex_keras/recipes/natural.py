@@ -35,7 +35,7 @@ TERM_WEIGHTS = {
     "smooth_high": 0.1,
     "tight": 0.05,
     "colour": 0.5,
-    "saturation": 0.3,
+    "saturation": 0.5,
     "highlights": 2.0,
     "grain": 1.0,
     "perceptual": 0.0,

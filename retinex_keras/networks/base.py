@@ -169,6 +169,13 @@ class PairModel(keras.Model):
         if self.optimizer.global_clipnorm and _replicas() > 1:
             _clip_whole_batch(self.optimizer)
 
+    def fit(self, *args, **kwargs):
+        history = super().fit(*args, **kwargs)
+        if keras.backend.backend() == "jax" and self.optimizer.use_ema:
+            # Keras leaves a weight and its running mean in one buffer. The next `fit` would give it to JAX twice, and lose both.
+            self.set_weights([weights.copy() for weights in self.get_weights()])
+        return history
+
     def get_compile_config(self):
         config = super().get_compile_config()
         return config and config | {"loss_weights": dict(self.loss_weights), "optimizer_built": self.optimizer.built}

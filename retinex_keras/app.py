@@ -299,7 +299,9 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             report = gr.HTML()
             running = start.click(enhance_all, [weights, force, *sliders], report, api_visibility="private")
             stopped = _message("Stopped. The results so far stay; the button goes on from there.")
-            stop.click(None, cancels=[running]).then(lambda: stopped, None, report, api_visibility="private")
+            stop.click(None, cancels=[running]).then(
+                lambda shown: stopped if "<progress" in (shown or "") else shown, report, report, api_visibility="private"
+            )
     return page
 
 

@@ -172,7 +172,7 @@ class PairModel(keras.Model):
     def fit(self, *args, **kwargs):
         history = super().fit(*args, **kwargs)
         if keras.backend.backend() == "jax" and self.optimizer.use_ema:
-            # Keras leaves a weight and its running mean in one buffer. The next `fit` would give it to JAX twice, and lose both.
+            # Keras leaves a weight and its running mean in one buffer: the next `fit` would pass it twice, and lose both.
             self.set_weights([weights.copy() for weights in self.get_weights()])
         return history
 

@@ -12,7 +12,7 @@ import keras
 
 from retinex_keras.data.pairs import find_scenes, load_pairs, load_scenes
 from retinex_keras.data.pipeline import training_patches, whole_pairs
-from retinex_keras.imaging.atomic import atomic_path
+from retinex_keras.imaging.atomic import atomic_path, locked
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
 from retinex_keras.recipes import DEFAULT, find_recipe
@@ -118,6 +118,7 @@ def train_retinexnet(
 
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
+        OSError: if another process trains in `out`, where the filesystem has locks.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
 
     >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
@@ -179,39 +180,55 @@ def train_retinexnet(
         recipe.check(model)
     note = dataclasses.asdict(settings) | {"images": len(scenes), "fingerprint": fingerprint(scenes)}
     agree(note | {"every": every})
-    if chief:
-        prepare_folder(out, note)
+    with contextlib.ExitStack() as stack:
+        if chief:
+            prepare_folder(out, note)
+            _keep_others_off(out, stack)
 
-    shown = sorted({*range(every, epochs, every), epochs})
-    some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
-    examples = [pair[:, :1024, :1024] for pair in some]
-    fit_options = {
-        "epochs": epochs,
-        "steps_per_epoch": steps,
-        "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
-        "validation_freq": shown,
-        "shuffle": False,
-        "verbose": verbose,
-    }
-    for phase in recipe.phases:
-        network = phase.network(model)
-        with strategy.scope():
-            phase.compile(model, settings)
-            if not network.built:  # one that begins with weights is
-                network.build((None, None, None, 3))
-            network.optimizer.build(network.trainable_variables)
-        state = RunState(out, phase.name, network, chief, agree)
-        samples = Samples(out / "samples" / phase.name, shown, examples, functools.partial(phase.pictures, model))
-        callbacks = [keras.callbacks.LearningRateScheduler(functools.partial(_learning_rate, phase, settings)), state, samples]
-        _fit_from_state(network, patches, state, callbacks, out / "logs" / phase.name, fit_options)
-    if chief:
-        shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
-        shipped.build((None, None, None, 3))
-        shipped.set_weights(model.get_weights())
-        with atomic_path(final) as temporary:
-            shipped.save(temporary)
-    print(f"Finished: {final}")
-    return final
+        shown = sorted({*range(every, epochs, every), epochs})
+        some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
+        examples = [pair[:, :1024, :1024] for pair in some]
+        fit_options = {
+            "epochs": epochs,
+            "steps_per_epoch": steps,
+            "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
+            "validation_freq": shown,
+            "shuffle": False,
+            "verbose": verbose,
+        }
+        for phase in recipe.phases:
+            network = phase.network(model)
+            with strategy.scope():
+                phase.compile(model, settings)
+                if not network.built:  # one that begins with weights is
+                    network.build((None, None, None, 3))
+                network.optimizer.build(network.trainable_variables)
+            state = RunState(out, phase.name, network, chief, agree)
+            samples = Samples(out / "samples" / phase.name, shown, examples, functools.partial(phase.pictures, model))
+            callbacks = [
+                keras.callbacks.LearningRateScheduler(functools.partial(_learning_rate, phase, settings)),
+                state,
+                samples,
+            ]
+            _fit_from_state(network, patches, state, callbacks, out / "logs" / phase.name, fit_options)
+        if chief:
+            shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
+            shipped.build((None, None, None, 3))
+            shipped.set_weights(model.get_weights())
+            with atomic_path(final) as temporary:
+                shipped.save(temporary)
+        print(f"Finished: {final}")
+        return final
+
+
+def _keep_others_off(out, stack):
+    """Locks the note of a run until the stack ends, or the process."""
+    try:
+        stack.enter_context(locked(out / "run.json"))
+    except BlockingIOError:
+        raise OSError(f"Another run is writing to {out}; wait for its end, or choose another folder.") from None
+    except OSError:  # a filesystem without locks
+        pass
 
 
 def _learning_rate(phase, settings, epoch, _):

@@ -231,6 +231,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
 
     def enhance_all(weights, force, *values):
         bad, done = [], 0
+        yield '<progress value="0"></progress>'
         try:
             model = find_model(models[weights])
             dials = dict(zip(DIALS, values)) if model.decomposes else {}

@@ -247,13 +247,14 @@ def test_a_photo_is_dropped_steered_and_downloaded(server, browser, photo, tmp_p
     text = wait(lambda: find(".message", "Made: 1"))[0].text
     results = photo.parent.with_name("photos_bright")
     assert str(results) in text
-    find("button", "Stop")[0].click()  # nothing runs any more
     assert (results / photo.name).read_bytes() == download.read_bytes()
 
-    time.sleep(1)
-    assert find(".message", "Made: 1")
     for i in range(200):
         shutil.copy(photo, photo.with_name(f"{i}.png"))
+    find("button", "Stop")[0].click()  # nothing runs any more
+    time.sleep(2)
+    assert wait(lambda: find(".message", "Made: 1"))
+    assert not find(".message", "Stopped.")
     find("button", "Brighten all")[0].click()
     wait(lambda: find(".message", " of 200"))
     find("button", "Stop")[0].click()

@@ -327,7 +327,7 @@ def test_normalizing_the_exposure_keeps_the_ratios_of_the_channels():
     assert list(brighter[2]) == [255, 31, 20]  # no further than its brightest channel allows
 
 
-@pytest.mark.parametrize(("factor", "stays"), [(1.0, False), (0.9, True), (0.1, False), (3.0, False)])
+@pytest.mark.parametrize(("factor", "stays"), [(1.0, False), (0.9, True), (0.5, False), (0.1, False), (3.0, False)])
 def test_normalizing_the_saturation_goes_a_third_of_the_way(factor, stays):
     """The reference has `factor` of the strength of its dark image."""
     scene = np.full((16, 16, 3), (150, 100, 80), "uint8")
@@ -336,8 +336,8 @@ def test_normalizing_the_saturation_goes_a_third_of_the_way(factor, stays):
     evened = normalize_saturation(scene, own, own / factor)
     assert stays == np.array_equal(evened, scene)
     assert 0.79 < saturation(evened) / own < 1.41  # never far
-    if factor == 1.0:
-        np.testing.assert_allclose(saturation(evened) / own, 0.9 ** (1 / 3), rtol=0.02)
+    if factor in (0.5, 1.0):
+        np.testing.assert_allclose(saturation(evened) / own, (0.9 / factor) ** (1 / 3), rtol=0.02)
     np.testing.assert_allclose(evened @ LUMA, scene @ LUMA, atol=1)
 
 
@@ -377,15 +377,36 @@ def test_a_photo_is_darkened_by_uneven_light_too(random):
     assert 20 < flat < 45
 
 
-def test_uneven_light_is_smooth_and_has_spots():
+def test_the_light_is_that_of_the_patch_and_of_the_whole_scene(monkeypatch):
+    y, x = np.mgrid[:256, :256].astype("uint8")
+    scene = np.stack([y, x, 255 - y], axis=-1)[None]  # a pixel tells its place
+    seen = []
+    monkeypatch.setattr(pipeline, "uneven_light", lambda rng, *windows: seen.append(windows) or uneven_light(rng, *windows))
+    for seed in range(20):
+        training_view(scene, 64, np.random.default_rng(seed))
+    assert len(seen) > 4
+    for (rows, columns, patch), (all_rows, all_columns, whole) in seen:
+        assert patch.shape == (64, 64, 3)
+        assert whole.shape == (128, 128, 3)
+        nearest = [abs(places[:, None] - few).argmin(0) for places, few in ((all_rows, rows), (all_columns, columns))]
+        assert abs(whole[np.ix_(*nearest)].astype(int) - patch).max() <= 2
+
+
+def test_uneven_light_on_a_flat_scene_is_smooth_and_has_spots():
     places, scene = np.linspace(0, 1, 200), np.full((200, 200, 3), 90, "uint8")
-    part = places[50:80], places[10:30], scene[50:80, 10:30]
+    for seed in range(20):
+        (light,) = uneven_light(np.random.default_rng(seed), (places, places, scene))
+        assert 0.01 <= light.min() < 0.5
+        assert 0.4 < light.max() <= 1
+        assert max(abs(np.diff(light, axis=axis)).max() for axis in (0, 1)) < 0.1
+
+
+def test_a_part_of_a_scene_lies_under_the_light_of_the_whole(random):
+    places, scene = np.linspace(0, 1, 80), random.integers(0, 256, (8, 8, 3), "uint8").repeat(10, axis=0).repeat(10, axis=1)
+    part = places[50:70], places[10:30], scene[50:70, 10:30]
     for seed in range(20):
         cut, whole = uneven_light(np.random.default_rng(seed), part, (places, places, scene))
-        np.testing.assert_array_equal(cut, whole[50:80, 10:30])
-        assert 0.01 <= whole.min() < 0.5
-        assert 0.4 < whole.max() <= 1
-        assert max(abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) < 0.1
+        np.testing.assert_allclose(cut, whole[50:70, 10:30], rtol=1e-9)
 
 
 def test_some_lights_end_where_their_object_ends():
@@ -398,7 +419,7 @@ def test_some_lights_end_where_their_object_ends():
         inside.append(light[50, 21] / light[50, 20])
     assert max(edges) > 4  # the object is lit, the street is not
     assert min(edges) < 0.5
-    assert np.isclose(edges, 1, rtol=0.3).sum() > 8  # others light both
+    assert np.isclose(edges, 1, rtol=0.3).sum() > 14  # others light both, or are elsewhere
     np.testing.assert_allclose(inside, 1, rtol=0.3)
 
 

@@ -76,18 +76,18 @@ def wide_darken(image, rng, light=None):
 
 
 def uneven_light(rng, *windows):
-    """The light of a scene at night: dim, changing smoothly, with a few bright spots.
+    """The light of a scene at night: dim, with one to three bright spots.
 
-    Half of the spots spread softly, as on a wall. The others light what has about the colour of the pixel at their middle, so
-    that their edges are those of an object: a lit bus in a dark street.
+    About half of the spots are soft, as on a wall. The others light only pixels near their centre that have a colour like that
+    of the centre. So they end at the edges of an object, such as a lit bus in a dark street.
 
     Args:
         rng: a `numpy.random.Generator`.
-        windows: parts of the scene, each the places of its rows and columns, (H,) and (W,), from 0 to 1, and its pixels,
-            (H, W, 3), uint8. The last is the whole scene.
+        windows: parts of the scene, each a tuple `(rows, columns, pixels)`: positions from 0 to 1, (H,) and (W,), and uint8
+            (H, W, 3). The last is the whole scene.
 
     Returns:
-        A list of (H, W), one for each window, factors of linear light: 0.01 to 0.25, in one to three spots up to 0.5 to 1.
+        A list of (H, W), one for each window, factors of linear light: 0.01 to 0.25, in the spots up to 0.5 to 1.
 
     >>> places = np.linspace(0, 1, 50)
     >>> (light,) = uneven_light(np.random.default_rng(0), (places, places, np.zeros((50, 50, 3), "uint8")))
@@ -175,10 +175,11 @@ def saturation(context):
 
 
 def normalize_saturation(image, own, seen):
-    """Moves the strength of a reference's colours a third of the way to 0.9 of that of its dark image.
+    """Moves the strength of a reference's colours towards 0.9 times that of its dark image, by a factor of 0.8 to 1.4.
 
-    How pale a scene was photographed can hardly be told from its dark image. LOL's references have 0.49 of the strength of
-    their dark images, SICE's 0.72 (medians): a network that learns from them makes all photos pale.
+    A dark image hardly shows how pale its reference will be. The colours of LOL's references are 0.49 times as strong as those
+    of their dark images; of SICE's, 0.72 times (medians). A network that learns from them makes all photos pale. The factor is
+    the cube root of what would reach 0.9: LOL's median becomes 0.60, SICE's 0.78.
 
     Args:
         image: (..., 3), uint8.

@@ -90,6 +90,15 @@ def original_adam(learning_rate=1e-3):
     return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
 
 
+def keeps_mean(optimizer):
+    """Whether an optimizer, or the one that it wraps for float16, keeps a running mean of the weights.
+
+    >>> keeps_mean(keras.optimizers.Adam(use_ema=True)), keeps_mean(original_adam())
+    (True, False)
+    """
+    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+
+
 def _replicas():
     """How many replicas of tf.distribute share a batch. Their gradients are summed, and a loss is a mean."""
     if keras.backend.backend() != "tensorflow":
@@ -170,11 +179,12 @@ class PairModel(keras.Model):
             _clip_whole_batch(self.optimizer)
 
     def fit(self, *args, **kwargs):
-        history = super().fit(*args, **kwargs)
-        if keras.backend.backend() == "jax" and self.optimizer.use_ema:
-            # Keras leaves a weight and its running mean in one buffer: the next `fit` would pass it twice, and lose both.
-            self.set_weights([weights.copy() for weights in self.get_weights()])
-        return history
+        try:
+            return super().fit(*args, **kwargs)
+        finally:
+            if keras.backend.backend() == "jax" and keeps_mean(self.optimizer):
+                # Keras lets a weight and its running mean share a buffer: the next `fit` would donate it twice and delete both.
+                self.set_weights([weights.copy() for weights in self.get_weights()])
 
     def get_compile_config(self):
         config = super().get_compile_config()

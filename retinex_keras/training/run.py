@@ -12,9 +12,11 @@ import keras
 
 from retinex_keras.data.pairs import find_scenes, load_pairs, load_scenes
 from retinex_keras.data.pipeline import training_patches, whole_pairs
-from retinex_keras.imaging.atomic import atomic_path, locked
+from retinex_keras.folders.plan import Place
+from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
+from retinex_keras.networks.base import keeps_mean
 from retinex_keras.recipes import DEFAULT, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
 
@@ -118,7 +120,7 @@ def train_retinexnet(
 
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
-        OSError: if another process trains in `out`, where the filesystem has locks.
+        OSError: if another run trains in `out`; where a filesystem knows no locks, nobody is kept out.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
 
     >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
@@ -183,7 +185,13 @@ def train_retinexnet(
     with contextlib.ExitStack() as stack:
         if chief:
             prepare_folder(out, note)
-            _keep_others_off(out, stack)
+            try:
+                stack.enter_context(Place(None, str(out)).reserved(()))
+            except OSError:
+                with contextlib.suppress(ValueError):
+                    agree({"free folder": False})
+                raise
+        agree({"free folder": True})
 
         shown = sorted({*range(every, epochs, every), epochs})
         some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
@@ -221,16 +229,6 @@ def train_retinexnet(
         return final
 
 
-def _keep_others_off(out, stack):
-    """Locks the note of a run until the stack ends, or the process."""
-    try:
-        stack.enter_context(locked(out / "run.json"))
-    except BlockingIOError:
-        raise OSError(f"Another run is writing to {out}; wait for its end, or choose another folder.") from None
-    except OSError:  # a filesystem without locks
-        pass
-
-
 def _learning_rate(phase, settings, epoch, _):
     return phase.schedule(settings, epoch)
 
@@ -241,7 +239,7 @@ def _fit_from_state(network, patches, state, callbacks, logs, options):
         network.optimizer.finalize_variable_values(network.trainable_variables)  # as `fit` does at its end
         return
     print(f"{type(network).__name__}: epochs {state.epoch + 1} to {options['epochs']}", flush=True)
-    if network.optimizer.use_ema:
+    if keeps_mean(network.optimizer):
         callbacks.append(keras.callbacks.SwapEMAWeights())  # the mean weights are those that are scored
     if state.chief and keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(logs))

@@ -19,6 +19,7 @@ from retinex_keras.data.degrade import (
 from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
 from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
 from retinex_keras.imaging.pixels import LUMA
+from retinex_keras.recipes.natural import lol
 
 
 def batches(images, count, **options):
@@ -305,6 +306,18 @@ def test_a_view_is_a_patch_with_the_context_of_a_part_around_it(monkeypatch):
     assert kinds.count(2) > kinds.count("exposed") > 0
 
 
+def test_the_views_for_the_benchmark_are_the_pairs_as_they_are():
+    high = np.stack([*np.mgrid[:100, :120].astype("uint8"), np.full((100, 120), 200, "uint8")], axis=-1)
+    own = 0
+    for seed in range(60):
+        (low, reference), _ = lol.view(np.stack([high // 2, high]), 48, np.random.default_rng(seed))
+        assert len(np.unique(reference.reshape(-1, 3), axis=0)) == 48 * 48
+        assert (reference[..., 2] == 200).all()  # neither its exposure nor its colours are changed
+        own += np.array_equal(low, reference // 2)
+        assert not np.array_equal(low, reference)
+    assert 35 < own < 55  # the others are brighter or darker
+
+
 def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():
     scene = np.stack([np.full((40, 40, 3), 20, "uint8"), np.full((40, 40, 3), 60, "uint8")])
     half_way = round(255 * np.sqrt(60 / 255 * 0.47))
@@ -432,7 +445,15 @@ def test_compressing_keeps_the_picture_about():
         assert 0.1 < abs(copy.astype(int) - image).mean() < 5
     assert len({copy.tobytes() for copy in copies}) == 8
     black = [compress(np.zeros((64, 64, 3), "uint8"), np.random.default_rng(seed)) for seed in range(8)]
-    assert {int(picture.max()) == 0 for picture in black} == {True, False}  # blotches of colour in some
+    assert {int(picture.max()) == 0 for picture in black} == {True, False}  # blotches in some
+    skies = [compress(np.full((64, 64, 3), 12, "uint8"), np.random.default_rng(seed)) @ LUMA for seed in range(60)]
+    for phase in ("0", "other"):  # the edges of the blocks, where brightness changes, are at the multiples of 8, or elsewhere
+        assert any(_edges(sky) and all((edge % 8 == 0) == (phase == "0") for edge in _edges(sky)) for sky in skies)
+
+
+def _edges(sky):
+    """The columns at which the brightness of a picture changes from the one before by more than a level somewhere."""
+    return [column for column in range(1, 64) if abs(sky[:, column] - sky[:, column - 1]).max() > 1]
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):

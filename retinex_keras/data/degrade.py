@@ -95,8 +95,12 @@ def uneven_light(rng, *windows):
     ((50, 50), True)
     """
     grid = np.log(0.01) + rng.random((4, 5)) * np.log(25.0)
-    spots = [(rng.random(2), rng.random() < 0.5, rng.random(), rng.uniform(0.5, 1.0)) for _ in range(rng.integers(1, 4))]
     rows, columns, scene = windows[-1]
+    spots = []
+    for _ in range(rng.integers(1, 4)):
+        (row, column), of_object, size, strength = rng.random(2), rng.random() < 0.5, rng.random(), rng.uniform(0.5, 1.0)
+        colour = scene[np.abs(rows - row).argmin(), np.abs(columns - column).argmin()].astype("float32")
+        spots.append((row, column, colour if of_object else None, size, strength))
 
     def weights(places, count):  # of the points of the grid: half a cosine from one to the next
         distance = np.abs(places[:, None] * (count - 1) - np.arange(count))
@@ -105,34 +109,36 @@ def uneven_light(rng, *windows):
     lights = []
     for window_rows, window_columns, pixels in windows:
         light = np.exp(weights(window_rows, 4) @ grid @ weights(window_columns, 5).T)
-        for (row, column), of_object, size, strength in spots:
-            radius = 0.15 + 0.35 * size if of_object else 0.04 + 0.21 * size
+        for row, column, colour, size, strength in spots:
+            radius = 0.04 + 0.21 * size if colour is None else 0.15 + 0.35 * size
             distance = ((window_rows[:, None] - row) ** 2 + (window_columns - column) ** 2) / radius**2
-            if of_object:
-                own = scene[np.abs(rows - row).argmin(), np.abs(columns - column).argmin()]
-                distance = np.maximum(distance + ((pixels - own.astype("float32")) ** 2).sum(-1) / 50.0**2 - 1.0, 0.0)
+            if colour is not None:
+                distance = np.maximum(distance + ((pixels - colour) ** 2).sum(-1) / 50.0**2 - 1.0, 0.0)
             light = np.maximum(light, strength * np.exp(-0.5 * distance))
         lights.append(light)
     return lights
 
 
 def compress(image, rng):
-    """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches of colour.
+    """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches.
 
-    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves: half a level to 3 levels of 255.
+    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves: half a level to 3 levels of 255 of colour, and
+    a part of that of brightness. In a dark sky, the blocks of the JPEG turn them into a weave. The blocks begin at the first
+    pixel as often as not, as in a whole photo, else anywhere, as in one that was cut.
 
     >>> compress(np.full((32, 32, 3), 9, "uint8"), np.random.default_rng(0)).shape
     (32, 32, 3)
     """
     height, width = image.shape[:2]
+    top, left = rng.integers(8, size=2) if rng.random() < 0.5 else (0, 0)
+    image = np.pad(image, ((top, 0), (left, 0), (0, 0)), mode="edge")
     if rng.random() < 0.5:
-        coarse = rng.standard_normal((-(-height // 8), -(-width // 8), 3), dtype="float32")
-        blotches = (coarse - (coarse @ LUMA)[..., None]) * 0.5 * 6.0 ** rng.random()
-        blotches = blotches.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
-        image = np.clip(np.round(image + blotches), 0, 255).astype("uint8")
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=int(rng.integers(55, 98)), subsampling=int(rng.integers(3)))
-    return np.asarray(Image.open(stream))
+        coarse = rng.standard_normal((-(-image.shape[0] // 8), -(-image.shape[1] // 8), 3), dtype="float32")
+        blotches = (coarse - rng.random() * (coarse @ LUMA)[..., None]) * 0.5 * 6.0 ** rng.random()
+        image = np.clip(np.round(image + blotches.repeat(8, axis=0).repeat(8, axis=1)[: top + height, : left + width]), 0, 255)
+    stream, quality, subsampling = io.BytesIO(), int(rng.integers(55, 98)), int(rng.integers(3))
+    Image.fromarray(image.astype("uint8")).save(stream, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(stream))[top:, left:]
 
 
 def normalize_exposure(image, mean):

@@ -62,7 +62,7 @@ def training_patch(images, size, rng, degradation=darken):
     return np.concatenate([degradation(patch[0], rng)[None], patch]) if len(patch) == 1 else patch
 
 
-def training_view(images, size, rng, degradation=wide_darken):
+def training_view(images, size, rng, degradation=wide_darken, plain=False):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
@@ -77,6 +77,7 @@ def training_view(images, size, rng, degradation=wide_darken):
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
         degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both (..., 3), uint8.
+        plain: the images of a pair as they are, without all of that; only the dark one, once in four times, brighter or darker.
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
@@ -96,7 +97,7 @@ def training_view(images, size, rng, degradation=wide_darken):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
-    choice = rng.random()
+    choice = 0.8 * rng.random() if plain else rng.random()
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
@@ -110,13 +111,13 @@ def training_view(images, size, rng, degradation=wide_darken):
         low = degradation(high, rng)
     else:
         low = high
-    if low is not high and len(images) == 2:
+    if low is not high and len(images) == 2 and not plain:
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
         if choice < 0.8:
             own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (pixels[1], low))
             high = normalize_saturation(high, own, seen)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
-    if low is not high and rng.random() < (0.4 if len(images) == 1 else 0.15):
+    if low is not high and not plain and rng.random() < (0.4 if len(images) == 1 else 0.15):
         patches[0] = compress(patches[0], rng)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 

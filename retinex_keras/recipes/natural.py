@@ -361,3 +361,10 @@ recipe = Recipe(
 perceptual = dataclasses.replace(
     recipe, phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.2)),)
 )
+
+# What the weights `lol` were trained by, for the benchmark LOL alone: `--recipe retinex_keras.recipes.natural:lol`.
+lol = dataclasses.replace(
+    recipe,
+    view=functools.partial(training_view, plain=True),
+    phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.1)),),
+)

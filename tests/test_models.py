@@ -92,7 +92,7 @@ def test_the_end_of_enhance_net_is_its_two_convolutions_in_plain_order(random, s
     np.testing.assert_allclose(fuse_levels(levels, fusion, last), plain, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("policy", "jit_compile"), [("float32", True), ("mixed_float16", False), ("mixed_bfloat16", True)])
+@pytest.mark.parametrize(("policy", "jit_compile"), [("mixed_float16", False), ("mixed_bfloat16", True)])
 def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
     keras.utils.set_random_seed(0)  # of a few filters all may be dead
     low, high = (random.random((2, 13, 17, 3), dtype="float32") for _ in range(2))
@@ -110,7 +110,7 @@ def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
     assert model.decom_net.activated[0].compute_dtype == keras.DTypePolicy(policy).compute_dtype
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 9), (2, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 9)])
 def test_any_size_and_batch_trains(random, tiny, shape):
     low, high = (random.random((*shape, 3), dtype="float32") for _ in range(2))
     tiny.compile(keras.optimizers.Adam(1e-3), jit_compile=False)

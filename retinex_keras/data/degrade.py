@@ -122,15 +122,15 @@ def uneven_light(rng, *windows):
 def compress(image, rng):
     """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches.
 
-    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves: half a level to 3 levels of 255 of colour, and
-    a part of that of brightness. In a dark sky, the blocks of the JPEG turn them into a weave. The blocks begin at the first
-    pixel as often as not, as in a whole photo, else anywhere, as in one that was cut.
+    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves. Their colour is off by 0.5 to 3 levels of 255,
+    their brightness by a random part of that. In a dark sky, the JPEG turns them into a weave. As often as not its blocks begin
+    at the first pixel, as in a whole photo, else up to 15 pixels before it, as in one that was cut.
 
     >>> compress(np.full((32, 32, 3), 9, "uint8"), np.random.default_rng(0)).shape
     (32, 32, 3)
     """
     height, width = image.shape[:2]
-    top, left = rng.integers(8, size=2) if rng.random() < 0.5 else (0, 0)
+    top, left = rng.integers(16, size=2) if rng.random() < 0.5 else (0, 0)
     image = np.pad(image, ((top, 0), (left, 0), (0, 0)), mode="edge")
     if rng.random() < 0.5:
         coarse = rng.standard_normal((-(-image.shape[0] // 8), -(-image.shape[1] // 8), 3), dtype="float32")

@@ -77,7 +77,8 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
         degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both (..., 3), uint8.
-        plain: the images of a pair as they are, without all of that; only the dark one, once in four times, brighter or darker.
+        plain: for pairs alone. Each gives its own dark image, once in four times brighter or darker; nothing is normalized or
+            compressed.
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
@@ -97,7 +98,7 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
-    choice = 0.8 * rng.random() if plain else rng.random()
+    choice = (0.8 if plain else 1.0) * rng.random()  # from 0.8 on, another dark image is made
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)

@@ -110,7 +110,7 @@ class Place(NamedTuple):
             except OSError as error:
                 if error.filename:  # else the filesystem knows no locks
                     problem = f"{error.filename} cannot be made ({error.strerror})"
-                    raise OSError(f"{problem}: mend that, or name another folder for results.") from error
+                    raise OSError(f"{problem}: mend that, or name another folder.") from error
             stack.callback(_remove, lock)
             folders = {os.path.dirname(path) for path in paths}
             _clear(folders)

@@ -357,14 +357,15 @@ recipe = Recipe(
     refuses=("whole", "decay_epoch"),
 )
 
-# What the shipped weights were trained by last: `--recipe retinex_keras.recipes.natural:perceptual`.
-perceptual = dataclasses.replace(
-    recipe, phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.2)),)
-)
 
-# What the weights `lol` were trained by, for the benchmark LOL alone: `--recipe retinex_keras.recipes.natural:lol`.
-lol = dataclasses.replace(
-    recipe,
-    view=functools.partial(training_view, plain=True),
-    phases=(dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=0.1)),),
-)
+def _variant(name, perceptual, **changes):
+    """The recipe with LPIPS in the loss; it needs the extra `lpips`."""
+    phase = dataclasses.replace(recipe.phases[0], compile=functools.partial(_compile, perceptual=perceptual))
+    return dataclasses.replace(recipe, name=name, phases=(phase,), **changes)
+
+
+# What trained `natural` last: `--recipe retinex_keras.recipes.natural:perceptual`.
+perceptual = _variant("perceptual", 0.2)
+
+# What trained `lol`, the weights for tables of scores on LOL: `--recipe retinex_keras.recipes.natural:lol`.
+lol = _variant("lol", 0.1, view=functools.partial(training_view, plain=True))

@@ -120,7 +120,8 @@ def train_retinexnet(
 
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
-        OSError: if another run trains in `out`; where a filesystem knows no locks, nobody is kept out.
+        OSError: if `out` cannot be made or written to, or another run trains in it; where a filesystem knows no locks, nobody
+            is kept out.
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
 
     >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}
@@ -152,58 +153,47 @@ def train_retinexnet(
     if final.exists():
         print(f"This run is finished: {final}")
         return final
-    scenes = find_scenes(data, photos)
-    if len(scenes) < settings.batch_size:
-        raise ValueError(
-            f"{len(scenes)} images give no batch of {settings.batch_size}: use a batch_size from 1 to {len(scenes)}."
-        )
-    steps = len(scenes) // settings.batch_size
 
     def patches(first_epoch):
         options = images, settings.patch_size, settings.batch_size, seed, first_epoch, recipe.view
         return strategy.distribute_datasets_from_function(lambda context: training_patches(*options, context, steps))
 
-    try:
+    with _with_all_workers(agree, "readable images"):
+        scenes = find_scenes(data, photos)
+        if len(scenes) < settings.batch_size:
+            raise ValueError(
+                f"{len(scenes)} images give no batch of {settings.batch_size}: use a batch_size from 1 to {len(scenes)}."
+            )
+        steps = len(scenes) // settings.batch_size
         images = load_scenes(scenes[share], settings.patch_size if whole else None, cache)
         patches(0)  # says now what is wrong with them
-    except ValueError:
-        with contextlib.suppress(ValueError):
-            agree({"readable images": False})  # the other workers, who do not see these files, end too
-        raise
-    agree({"readable images": True})
-    held_back = load_pairs(validation, cache=cache) if validation else []
-    smallest = min((min(pair.shape[1:3]) for pair in held_back), default=WINDOW)
-    if smallest < WINDOW:
-        raise ValueError(
-            f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of {WINDOW} or more."
-        )
+        held_back = load_pairs(validation, cache=cache) if validation else []
+        smallest = min((min(pair.shape[1:3]) for pair in held_back), default=WINDOW)
+        if smallest < WINDOW:
+            raise ValueError(
+                f"A validation image has a side of {smallest} pixels, too few for SSIM: use images of {WINDOW} or more."
+            )
     with strategy.scope():
         model = start or recipe.build(settings.filters, seed)
         recipe.check(model)
     note = dataclasses.asdict(settings) | {"images": len(scenes), "fingerprint": fingerprint(scenes)}
     agree(note | {"every": every})
+    shown = sorted({*range(every, epochs, every), epochs})
+    some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
+    examples = [pair[:, :1024, :1024] for pair in some]
+    fit_options = {
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
+        "validation_freq": shown,
+        "shuffle": False,
+        "verbose": verbose,
+    }
     with contextlib.ExitStack() as stack:
-        if chief:
-            prepare_folder(out, note)
-            try:
-                stack.enter_context(Place(None, str(out)).reserved(()))
-            except OSError:
-                with contextlib.suppress(ValueError):
-                    agree({"free folder": False})
-                raise
-        agree({"free folder": True})
-
-        shown = sorted({*range(every, epochs, every), epochs})
-        some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
-        examples = [pair[:, :1024, :1024] for pair in some]
-        fit_options = {
-            "epochs": epochs,
-            "steps_per_epoch": steps,
-            "validation_data": whole_pairs(held_back, strategy.num_replicas_in_sync) if held_back else None,
-            "validation_freq": shown,
-            "shuffle": False,
-            "verbose": verbose,
-        }
+        with _with_all_workers(agree, "usable folder"):
+            if chief:
+                stack.enter_context(Place(None, str(out)).reserved([final, out / "samples" / "a.png"]))
+                prepare_folder(out, note)
         for phase in recipe.phases:
             network = phase.network(model)
             with strategy.scope():
@@ -225,8 +215,20 @@ def train_retinexnet(
             shipped.set_weights(model.get_weights())
             with atomic_path(final) as temporary:
                 shipped.save(temporary)
-        print(f"Finished: {final}")
-        return final
+    print(f"Finished: {final}")
+    return final
+
+
+@contextlib.contextmanager
+def _with_all_workers(agree, what):
+    """If the block fails for this worker, the others, who do not see why, end too instead of waiting for it."""
+    try:
+        yield
+    except (ValueError, OSError):
+        with contextlib.suppress(ValueError):
+            agree({what: False})
+        raise
+    agree({what: True})
 
 
 def _learning_rate(phase, settings, epoch, _):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from retinex_keras.evaluation.plots import history, sheet
-from retinex_keras.imaging.atomic import atomic_path, remove_leftovers
+from retinex_keras.imaging.atomic import atomic_path
 
 FINAL = "retinexnet.keras"  # the trained model
 
@@ -57,28 +57,26 @@ def check_same_run(out, settings):
 
 
 def prepare_folder(out, settings):
-    """Makes the folder of a run, or checks the settings of the run in it and clears what a kill left.
+    """Writes the note of a run into its folder, which exists, or checks the settings of the run in it.
 
     Raises:
-        ValueError: if it cannot be made, or holds another run.
-        OSError: if it cannot be written to.
+        ValueError: if it holds another run.
+        OSError: if it cannot be written to, in one sentence.
 
-    >>> prepare_folder(Path("run"), {"seed": 0})
-    >>> sorted(path.name for path in Path("run").iterdir())
-    ['run.json', 'samples']
+    >>> prepare_folder(Path("."), {"seed": 0})
+    >>> Path("run.json").exists(), Path("samples").exists()
+    (True, True)
     """
     note, backend = out / "run.json", keras.backend.backend()
     versions = {name: importlib.import_module(name).__version__ for name in (backend, "keras", "numpy", "retinex_keras")}
     try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
+        (out / "samples").mkdir(exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{out} cannot be written to ({error.strerror}); choose another folder for the run.") from None
+        raise OSError(f"{error.filename} cannot be made ({error.strerror}); choose another folder for the run.") from None
     if not note.exists():
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     check_same_run(out, settings)
-    for folder in (out, out / "samples"):
-        remove_leftovers(folder)
 
 
 class RunState(keras.callbacks.Callback):

@@ -19,7 +19,7 @@ def shipped_weights(engine: str = "tensorflow") -> dict[str, Path]:
     """The paths of the weights that come with this package for an engine, by name.
 
     >>> sorted(shipped_weights()), sorted(shipped_weights("onnx"))
-    (['natural', 'paper', 'simple'], ['natural'])
+    (['lol', 'natural', 'paper', 'simple'], ['natural'])
     """
     here, suffix = Path(__file__).parent, SUFFIXES[engine]
     files = (*here.parent.glob(f"checkpoints/*{suffix}"), *here.glob(f"checkpoints/*{suffix}"))

@@ -130,7 +130,7 @@ enhance "" out.png: argument image: is empty
 enhance photo.png "": argument out: is empty
 enhance photo.png out.png --weights "": argument --weights: is empty
 enhance photo.png out.png --sheet "": argument --sheet: is empty
-enhance photo.png out.png --weights papper: no weights 'papper'. Shipped ones: natural, paper, simple
+enhance photo.png out.png --weights papper: no weights 'papper'. Shipped ones: lol, natural, paper, simple
 enhance photo.png out.png --engine torch: invalid choice: 'torch'
 enhance photo.png out.png --denoise nan: 0, for none, or a larger number. Received 'nan'
 enhance photo.png out.png --denoise=-1: 0, for none, or a larger number. Received '-1'

@@ -267,7 +267,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
                 ]
                 about = "Reflectance: the things in the photo. Illumination: the light on them."
                 views = gr.Radio(list(VIEWS), value="photo", label="Show", info=about)
-                about = "natural: the best pictures. paper: the research method. simple: has no dials."
+                about = "natural: the best pictures. paper: the research method. lol: for scores. simple: has no dials."
                 weights = gr.Dropdown(list(models), value=chosen, label="Weights", info=about, visible=len(models) > 1)
                 suffixes = gr.Dropdown([(suffix[1:].upper(), suffix) for suffix in SUFFIXES], value=".png", label="Format")
                 button = gr.Button("Download at full size", variant="primary")

@@ -445,15 +445,7 @@ def test_compressing_keeps_the_picture_about():
         assert 0.1 < abs(copy.astype(int) - image).mean() < 5
     assert len({copy.tobytes() for copy in copies}) == 8
     black = [compress(np.zeros((64, 64, 3), "uint8"), np.random.default_rng(seed)) for seed in range(8)]
-    assert {int(picture.max()) == 0 for picture in black} == {True, False}  # blotches in some
-    skies = [compress(np.full((64, 64, 3), 12, "uint8"), np.random.default_rng(seed)) @ LUMA for seed in range(60)]
-    for phase in ("0", "other"):  # the edges of the blocks, where brightness changes, are at the multiples of 8, or elsewhere
-        assert any(_edges(sky) and all((edge % 8 == 0) == (phase == "0") for edge in _edges(sky)) for sky in skies)
-
-
-def _edges(sky):
-    """The columns at which the brightness of a picture changes from the one before by more than a level somewhere."""
-    return [column for column in range(1, 64) if abs(sky[:, column] - sky[:, column - 1]).max() > 1]
+    assert {int(picture.max()) == 0 for picture in black} == {True, False}  # blotches of colour in some
 
 
 def test_patches_with_context_are_fed_and_seeded(numbered):

@@ -120,25 +120,22 @@ def uneven_light(rng, *windows):
 
 
 def compress(image, rng):
-    """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches.
+    """What is left of a picture in a JPEG of quality 55 to 97 with any subsampling, half of the time after blotches of colour.
 
-    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves. Their colour is off by 0.5 to 3 levels of 255,
-    their brightness by a random part of that. In a dark sky, the JPEG turns them into a weave. As often as not its blocks begin
-    at the first pixel, as in a whole photo, else up to 15 pixels before it, as in one that was cut.
+    The blotches, 8 pixels wide, are what the noise reduction of a camera leaves: half a level to 3 levels of 255.
 
     >>> compress(np.full((32, 32, 3), 9, "uint8"), np.random.default_rng(0)).shape
     (32, 32, 3)
     """
     height, width = image.shape[:2]
-    top, left = rng.integers(16, size=2) if rng.random() < 0.5 else (0, 0)
-    image = np.pad(image, ((top, 0), (left, 0), (0, 0)), mode="edge")
     if rng.random() < 0.5:
-        coarse = rng.standard_normal((-(-image.shape[0] // 8), -(-image.shape[1] // 8), 3), dtype="float32")
-        blotches = (coarse - rng.random() * (coarse @ LUMA)[..., None]) * 0.5 * 6.0 ** rng.random()
-        image = np.clip(np.round(image + blotches.repeat(8, axis=0).repeat(8, axis=1)[: top + height, : left + width]), 0, 255)
-    stream, quality, subsampling = io.BytesIO(), int(rng.integers(55, 98)), int(rng.integers(3))
-    Image.fromarray(image.astype("uint8")).save(stream, "JPEG", quality=quality, subsampling=subsampling)
-    return np.asarray(Image.open(stream))[top:, left:]
+        coarse = rng.standard_normal((-(-height // 8), -(-width // 8), 3), dtype="float32")
+        blotches = (coarse - (coarse @ LUMA)[..., None]) * 0.5 * 6.0 ** rng.random()
+        blotches = blotches.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+        image = np.clip(np.round(image + blotches), 0, 255).astype("uint8")
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=int(rng.integers(55, 98)), subsampling=int(rng.integers(3)))
+    return np.asarray(Image.open(stream))
 
 
 def normalize_exposure(image, mean):

@@ -98,7 +98,7 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
-    choice = (0.8 if plain else 1.0) * rng.random()  # from 0.8 on, another dark image is made
+    choice = (0.8 if plain else 1.0) * rng.random()  # below 0.8 a pair gives its own dark image
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)

@@ -120,8 +120,7 @@ def train_retinexnet(
 
     Raises:
         FileNotFoundError, ValueError: for a bad folder or setting, before training begins.
-        OSError: if `out` cannot be made or written to, or another run trains in it; where a filesystem knows no locks, nobody
-            is kept out.
+        OSError: if `out` cannot be made or written to, or another run trains in it (known only where a filesystem has locks).
         FloatingPointError: if the loss or a weight is not finite; the last good state stays.
 
     >>> small = {"epochs": 1, "batch_size": 4, "patch_size": 16, "filters": 4, "verbose": 0}

@@ -57,11 +57,11 @@ def check_same_run(out, settings):
 
 
 def prepare_folder(out, settings):
-    """Writes the note of a run into its folder, which exists, or checks the settings of the run in it.
+    """Writes the note of a run, or checks the settings if there is one. The folder must exist.
 
     Raises:
         ValueError: if it holds another run.
-        OSError: if it cannot be written to, in one sentence.
+        OSError: if it cannot be written to.
 
     >>> prepare_folder(Path("."), {"seed": 0})
     >>> Path("run.json").exists(), Path("samples").exists()

@@ -112,13 +112,14 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
         low = degradation(high, rng)
     else:
         low = high
-    if low is not high and len(images) == 2 and not plain:
+    changed = low is not high and not plain
+    if changed and len(images) == 2:
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
         if choice < 0.8:
             own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (pixels[1], low))
             high = normalize_saturation(high, own, seen)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
-    if low is not high and not plain and rng.random() < (0.4 if len(images) == 1 else 0.15):
+    if changed and rng.random() < (0.4 if len(images) == 1 else 0.15):
         patches[0] = compress(patches[0], rng)
     return patches, low[size**2 :].reshape(CONTEXT, CONTEXT, 3)
 

@@ -11,6 +11,7 @@ from retinex_keras.data.degrade import (
     normalize_exposure,
     normalize_saturation,
     saturation,
+    soft_noise,
     uneven_light,
     wide_darken,
 )
@@ -66,17 +67,18 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
-    pair gives its own dark image, in two of these brighter or darker than it is. Otherwise the well-lit image is darkened by
-    `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to come out
-    under nearly even light: the night stays a night. Some dark patches are compressed as a JPEG, more of them from photos. The
-    exposure of a pair's well-lit image is normalized, and its saturation, if the dark image is its own. Three times in twenty
-    both sides are the well-lit image as it is: what is bright already is to stay so.
+    pair gives its own dark image, in two of these brighter or darker. Otherwise the well-lit image is
+    darkened by `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to
+    come out under nearly even light: the night stays a night. The noise is `soft_noise`. Some dark patches are compressed as a
+    JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation, if the dark image
+    is its own. Three times in twenty both sides are the well-lit image as it is: what is bright already is to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
-        degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both (..., 3), uint8.
+        degradation: makes the dark image of a well-lit one, as `degradation(image, rng, noise=noise)`; both (..., 3), uint8,
+            and the noise float32, of deviation 1.
         plain: for pairs alone. Each gives its own dark image, once in four times brighter or darker; nothing is normalized or
             compressed.
 
@@ -98,6 +100,9 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
+    # Neighbours in the context are far apart in the scene, so they share no noise.
+    noises = soft_noise(size, size, rng), rng.standard_normal((CONTEXT, CONTEXT, 3), dtype="float32")
+    noise = np.concatenate([noise.reshape(-1, 1, 3) for noise in noises])
     choice = (0.8 if plain else 1.0) * rng.random()  # below 0.8 a pair gives its own dark image
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
@@ -106,10 +111,10 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
         windows = (top + np.arange(size), left + np.arange(size), patch[-1]), (rows, columns, context[-1])
         windows = [(down / view.shape[1], across / view.shape[2], seen) for down, across, seen in windows]
         light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)]).astype("float32")
-        low = wide_darken(high, rng, light)
+        low = wide_darken(high, rng, light, noise)
         high = darken(high, rng, light=light**0.2, white_balance=(1, 1), **off)
     elif choice < 0.85:
-        low = degradation(high, rng)
+        low = degradation(high, rng, noise=noise)
     else:
         low = high
     changed = low is not high and not plain

@@ -67,7 +67,7 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
-    pair gives its own dark image, in two of these brighter or darker. Otherwise the well-lit image is
+    pair gives its own dark image, in two of these brighter or darker and with more noise. Otherwise the well-lit image is
     darkened by `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to
     come out under nearly even light: the night stays a night. The noise is `soft_noise`. Some dark patches are compressed as a
     JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation, if the dark image
@@ -79,8 +79,8 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
         rng: a `numpy.random.Generator`.
         degradation: makes the dark image of a well-lit one, as `degradation(image, rng, noise=noise)`; both (..., 3), uint8,
             and the noise float32, of deviation 1.
-        plain: for pairs alone. Each gives its own dark image, once in four times brighter or darker; nothing is normalized or
-            compressed.
+        plain: for pairs alone. Each gives its own dark image, once in four times brighter or darker; nothing is normalized,
+            compressed or given noise.
 
     Returns:
         The patches (2, size, size, 3), the dark one first, and the dark context (128, 128, 3), uint8.
@@ -106,7 +106,8 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     choice = (0.8 if plain else 1.0) * rng.random()  # below 0.8 a pair gives its own dark image
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
-            low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **off)
+            more = off if plain else {"gamma": (1, 1), "noise": noise}
+            low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **more)
     elif len(images) == 1 and choice < 0.45:
         windows = (top + np.arange(size), left + np.arange(size), patch[-1]), (rows, columns, context[-1])
         windows = [(down / view.shape[1], across / view.shape[2], seen) for down, across, seen in windows]

@@ -37,7 +37,7 @@ def darken(
         read_noise: range of the standard deviation of the noise at signal 0, drawn together with the shot noise.
         gamma: range of the power, drawn uniformly; above 1 darkens.
         light: factors of the linear image, (H, W, 1), instead of an exposure.
-        noise: (H, W, 3) of mean 0 and deviation 1, such as `soft_noise`; by default each pixel has its own.
+        noise: (H, W, 3) of mean 0 and deviation 1, such as that of `soft_noise`. By default each pixel and channel has its own.
 
     Returns:
         (H, W, 3), uint8.
@@ -67,16 +67,17 @@ def darken(
     return to_uint8(srgb ** rng.uniform(*gamma))
 
 
-def soft_noise(height, width, rng):
-    """Noise as photos have it when camera and JPEG are done: shared by neighbours and, for the most part, by the channels.
+def soft_noise(height, width, rng, step=1.0):
+    """Noise as in photos that a camera has stored as JPEG: neighbouring pixels share it, and the channels share a part of it.
 
-    White noise, a part of it the same in all channels, under a Gaussian of random width. In dark flat parts of photos of the
-    night, the noise of neighbours correlates by 0.3 to 0.7, that of two channels by 0.5 to 0.95. A network that knows only
-    white noise of colours takes such noise for texture. (LOL's has less: 0.3 and 0.4.)
+    White noise, 40 to 100 % of its variance the same in all channels, is blurred by a Gaussian of 0.25 to 1 pixel. In dark flat
+    parts of photos of the night, neighbours correlate by 0.3 to 0.7, and channels by 0.5 to 0.95; in LOL's dark images by 0.3
+    and 0.4. A network that has only seen independent noise takes this noise for texture.
 
     Args:
         height, width: in pixels.
         rng: a `numpy.random.Generator`.
+        step: distance of the pixels, where not every pixel of the photo is wanted.
 
     Returns:
         (H, W, 3), float32, of mean 0 and deviation 1.
@@ -84,17 +85,17 @@ def soft_noise(height, width, rng):
     >>> soft_noise(20, 30, np.random.default_rng(0)).shape
     (20, 30, 3)
     """
-    shared, sigma = rng.uniform(0.4, 1.0), rng.uniform(0.25, 1.0)
+    shared, sigma = rng.uniform(0.4, 1.0), rng.uniform(0.25, 1.0) / step
     kernel = np.exp(-0.5 * (np.arange(-3, 4) / sigma) ** 2)
     kernel = (kernel / np.sqrt((kernel**2).sum())).astype("float32")
     grey, own = (rng.standard_normal((height + 6, width + 6, channels), dtype="float32") for channels in (1, 3))
-    noise = np.float32(shared**0.5) * grey + np.float32((1.0 - shared) ** 0.5) * own
+    noise = shared**0.5 * grey + (1.0 - shared) ** 0.5 * own
     noise = sum(weight * noise[i : i + height] for i, weight in enumerate(kernel))
     return sum(weight * noise[:, i : i + width] for i, weight in enumerate(kernel))
 
 
 def wide_darken(image, rng, light=None, noise=None):
-    """`darken` over wider ranges: from hardly any light to nearly enough of it, from a good camera to a bad one.
+    """`darken` over wider ranges: from hardly any light to half of it, from a good camera to a bad one.
 
     >>> wide_darken(np.full((4, 4, 3), 200, "uint8"), np.random.default_rng(0)).shape
     (4, 4, 3)

@@ -63,22 +63,23 @@ def training_patch(images, size, rng, degradation=darken):
     return np.concatenate([degradation(patch[0], rng)[None], patch]) if len(patch) == 1 else patch
 
 
-def training_view(images, size, rng, degradation=wide_darken, plain=False):
+def training_view(images, size, rng, degradation=None, plain=False):
     """A random patch of a scene together with the context that it was cut from, in one of many exposures.
 
     A part of the scene, 60 to 100 % of each side, and as often as not the full side, stands for the image. Eight times in ten a
-    pair gives its own dark image, in two of these brighter or darker and with more noise. Otherwise the well-lit image is
+    pair gives its own dark image, in two of these made brighter or darker, with more noise. Otherwise the well-lit image is
     darkened by `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to
-    come out under nearly even light: the night stays a night. The noise is `soft_noise`. Some dark patches are compressed as a
-    JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation, if the dark image
-    is its own. Three times in twenty both sides are the well-lit image as it is: what is bright already is to stay so.
+    come out under nearly even light: the night stays a night. The noise is that of `soft_noise`. Some dark patches are
+    compressed as a JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation,
+    if the dark image is its own. Three times in twenty both sides are the well-lit image as it is: what is bright already is
+    to stay so.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
         size: side of the patch in pixels.
         rng: a `numpy.random.Generator`.
-        degradation: makes the dark image of a well-lit one, as `degradation(image, rng, noise=noise)`; both (..., 3), uint8,
-            and the noise float32, of deviation 1.
+        degradation: makes the dark image of a well-lit one, as `degradation(image, rng)`; both (pixels, 1, 3), uint8. By
+            default `wide_darken` with `soft_noise`.
         plain: for pairs alone. Each gives its own dark image, once in four times brighter or darker; nothing is normalized,
             compressed or given noise.
 
@@ -89,6 +90,13 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     >>> patches.shape, context.shape
     ((2, 16, 16, 3), (128, 128, 3))
     """
+
+    def noise():  # of one kind in the patch and in the context, whose pixels are farther apart
+        seed = rng.integers(2**32)
+        near = soft_noise(size, size, np.random.default_rng(seed))
+        apart = soft_noise(CONTEXT, CONTEXT, np.random.default_rng(seed), step=np.mean(sides) / CONTEXT)
+        return np.concatenate([near.reshape(-1, 1, 3), apart.reshape(-1, 1, 3)])
+
     sides = [min(side, rng.integers(max(size, 3 * side // 5), 7 * side // 5 + 1)) for side in images.shape[1:3]]
     top, left = (rng.integers(side - part + 1) for side, part in zip(images.shape[1:3], sides))
     number = rng.integers(8)
@@ -100,29 +108,26 @@ def training_view(images, size, rng, degradation=wide_darken, plain=False):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
-    # Neighbours in the context are far apart in the scene, so they share no noise.
-    noises = soft_noise(size, size, rng), rng.standard_normal((CONTEXT, CONTEXT, 3), dtype="float32")
-    noise = np.concatenate([noise.reshape(-1, 1, 3) for noise in noises])
     choice = (0.8 if plain else 1.0) * rng.random()  # below 0.8 a pair gives its own dark image
     if len(images) == 2 and choice < 0.8:
         if choice < 0.2:
-            more = off if plain else {"gamma": (1, 1), "noise": noise}
+            more = off if plain else {"gamma": (1, 1), "noise": noise()}
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **more)
     elif len(images) == 1 and choice < 0.45:
         windows = (top + np.arange(size), left + np.arange(size), patch[-1]), (rows, columns, context[-1])
         windows = [(down / view.shape[1], across / view.shape[2], seen) for down, across, seen in windows]
         light = np.concatenate([part.reshape(-1, 1, 1) for part in uneven_light(rng, *windows)]).astype("float32")
-        low = wide_darken(high, rng, light, noise)
+        low = wide_darken(high, rng, light, noise())
         high = darken(high, rng, light=light**0.2, white_balance=(1, 1), **off)
     elif choice < 0.85:
-        low = degradation(high, rng, noise=noise)
+        low = degradation(high, rng) if degradation else wide_darken(high, rng, noise=noise())
     else:
         low = high
     changed = low is not high and not plain
     if changed and len(images) == 2:
         high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
         if choice < 0.8:
-            own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in (pixels[1], low))
+            own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in pixels[::-1])
             high = normalize_saturation(high, own, seen)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)
     if changed and rng.random() < (0.4 if len(images) == 1 else 0.15):

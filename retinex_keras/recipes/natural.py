@@ -16,7 +16,6 @@ import functools
 import keras
 from keras import layers, ops
 
-from retinex_keras.data.degrade import wide_darken
 from retinex_keras.data.pipeline import training_view
 from retinex_keras.imaging import metrics
 from retinex_keras.imaging.lpips import lpips
@@ -353,7 +352,7 @@ recipe = Recipe(
     model=NaturalRetinexNet,
     build=_build,
     defaults={"batch_size": 8, "patch_size": 160, "filters": 32, "learning_rate": 1e-3},
-    view=functools.partial(training_view, degradation=wide_darken),
+    view=training_view,
     phases=(Phase(name="natural", compile=_compile, schedule=cosine_schedule),),
     refuses=("whole", "decay_epoch"),
 )

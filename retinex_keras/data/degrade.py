@@ -5,6 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from retinex_keras.imaging.metrics import filtered
 from retinex_keras.imaging.pixels import LUMA, to_uint8
 
 
@@ -90,8 +91,7 @@ def soft_noise(height, width, rng, step=1.0):
     kernel = (kernel / np.sqrt((kernel**2).sum())).astype("float32")
     grey, own = (rng.standard_normal((height + 6, width + 6, channels), dtype="float32") for channels in (1, 3))
     noise = shared**0.5 * grey + (1.0 - shared) ** 0.5 * own
-    noise = sum(weight * noise[i : i + height] for i, weight in enumerate(kernel))
-    return sum(weight * noise[:, i : i + width] for i, weight in enumerate(kernel))
+    return np.moveaxis(filtered(np.moveaxis(noise, -1, 0), kernel)[:, 3:-3, 3:-3], 0, -1)
 
 
 def wide_darken(image, rng, light=None, noise=None):

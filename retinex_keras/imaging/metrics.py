@@ -198,17 +198,21 @@ def grain(picture, dark):
     """
     picture, dark = luma(picture), luma(dark)
     box = np.full(FLAT_WINDOW, 1 / FLAT_WINDOW, "float32")
-    mean = _filtered(dark, box)
-    flat = (mean < FLAT_MEAN) & (_filtered(dark * dark, box) - mean * mean < FLAT_DEVIATION**2)
+    mean = filtered(dark, box)
+    flat = (mean < FLAT_MEAN) & (filtered(dark * dark, box) - mean * mean < FLAT_DEVIATION**2)
     gaussian = np.exp(-0.5 * (np.arange(-8, 9, dtype="float32") / 2) ** 2)
-    rough = np.abs(picture - _filtered(picture, gaussian / gaussian.sum()))
+    rough = np.abs(picture - filtered(picture, gaussian / gaussian.sum()))
     share = flat.mean((1, 2))
     with np.errstate(invalid="ignore"):
         return np.where(share > FLAT_SHARE, (rough * flat).mean((1, 2), dtype="float64") / share, np.nan)
 
 
-def _filtered(plane, weights):
-    """(B, H, W), convolved with symmetric weights along both axes; beyond the border it is mirrored."""
+def filtered(plane, weights):
+    """Convolves (B, H, W) with symmetric weights along both axes; beyond the border it is mirrored.
+
+    >>> filtered(np.eye(3)[None], np.array([0.25, 0.5, 0.25]))[0, 1]
+    array([0.3125, 0.375 , 0.3125])
+    """
     margin = len(weights) // 2
     for axis in (1, 2):
         padded = np.pad(plane, [(margin, margin) if axis == i else (0, 0) for i in range(3)], "symmetric")

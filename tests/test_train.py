@@ -254,6 +254,7 @@ def test_validation_images_too_small_for_ssim_are_found_before_training(pairs, t
         ({"seed": -1}, "from 0 to"),
         ({"decay_epoch": 0}, "decay_epoch is at least 1"),
         ({"weights": "paper"}, "leave it out"),
+        ({"recipe": "retinex_keras.recipes.natural:lol", "photos": "photos"}, "recipe lol has no photos; leave it out"),
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"batch_size": 100}, "9 images give no batch of 100: use a batch_size from 1 to 9"),
         ({"patch_size": 100}, "patches of 100"),

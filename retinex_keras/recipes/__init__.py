@@ -57,7 +57,7 @@ class Recipe:
         defaults: of the settings `batch_size`, `patch_size` (a side in pixels), `filters` and `learning_rate`.
         view: `view(images, size, rng)` makes what is learned from a scene, see `data.pipeline.training_patches`.
         phases: one after the other.
-        refuses: of the settings `whole`, `decay_epoch`, `weights` and those in `defaults`, the names that make no sense here.
+        refuses: names of settings that make no sense: `whole`, `decay_epoch`, `weights`, `photos` or those in `defaults`.
     """
 
     name: str

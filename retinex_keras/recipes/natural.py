@@ -367,4 +367,4 @@ def _variant(name, perceptual, **changes):
 perceptual = _variant("perceptual", 0.2)
 
 # What trained `lol`, the weights for tables of scores on LOL: `--recipe retinex_keras.recipes.natural:lol`.
-lol = _variant("lol", 0.1, view=functools.partial(training_view, plain=True))
+lol = _variant("lol", 0.1, view=functools.partial(training_view, plain=True), refuses=(*recipe.refuses, "photos"))

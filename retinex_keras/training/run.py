@@ -37,9 +37,9 @@ class Settings:
     weights: str | None
 
     @classmethod
-    def of(cls, recipe, epochs=100, whole=False, decay_epoch=None, seed=0, weights=None, **given):
+    def of(cls, recipe, epochs=100, whole=False, decay_epoch=None, seed=0, weights=None, photos=None, **given):
         """The settings of a run, by default those of its recipe."""
-        asked = {"whole": whole, "decay_epoch": decay_epoch, "weights": weights, **given}
+        asked = {"whole": whole, "decay_epoch": decay_epoch, "weights": weights, "photos": photos, **given}
         if refused := [name for name in recipe.refuses if asked.get(name)]:
             raise ValueError(f"The recipe {recipe.name} has no {' and no '.join(refused)}; leave it out.")
         decay_epoch = max(1, epochs // 5) if decay_epoch is None else decay_epoch
@@ -142,6 +142,7 @@ def train_retinexnet(
         decay_epoch,
         seed,
         weights,
+        photos,
         batch_size=batch_size,
         patch_size=patch_size,
         learning_rate=learning_rate,

@@ -44,6 +44,24 @@ def networks(tiny, tiny_natural):
     return tiny, tiny.decom_net, tiny.enhance_net, tiny_natural
 
 
+def test_a_step_is_traced_once(random):
+    """Tracing the step of `natural` takes 9 s on a slow core, more than many short trainings do."""
+
+    class Counting(SimpleCNN):
+        traces = 0
+
+        def loss_terms(self, *args):
+            Counting.traces += 1
+            return super().loss_terms(*args)
+
+    model = Counting(4)
+    model.build((None, None, None, 3))
+    model.compile()
+    images = random.random((4, 16, 16, 3))
+    model.fit(images, images, batch_size=2, epochs=2, verbose=0)
+    assert Counting.traces == 1
+
+
 def test_whole_numbers_are_scaled_wherever_they_are_given(networks, random):
     pixels = random.integers(0, 256, (2, 16, 16, 3), dtype="uint8")
     floats = pixels / np.float32(255)

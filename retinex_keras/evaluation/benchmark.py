@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from retinex_keras.data.pipeline import training_patches
 from retinex_keras.inference import enhance
+from retinex_keras.networks.base import make_variables
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.serving.export import export_onnx
 from retinex_keras.training.run import Settings
@@ -113,6 +114,7 @@ def _training_rates(recipes, runs):
         for phase in recipe.phases:
             network = phase.network(model)
             phase.compile(model, Settings.of(recipe))
+            make_variables(network)
             options = {"steps_per_epoch": 3, "shuffle": False, "verbose": 0}
             seconds = _median_seconds(lambda: network.fit(patches, **options), runs)  # noqa: B023
             rates[f"{recipe.name}, {type(network).__name__}, {size}x{size} patches/s"] = 3 * count / seconds

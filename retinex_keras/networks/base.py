@@ -99,6 +99,13 @@ def keeps_mean(optimizer):
     return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
 
 
+def make_variables(model):
+    """Makes the variables of a compiled model and of its optimizer. A step that has to make some itself is traced twice."""
+    if not model.built:  # one that begins with weights is
+        model.build((None, None, None, 3))
+    model.optimizer.build(model.trainable_variables)
+
+
 def _replicas():
     """How many replicas of tf.distribute share a batch. Their gradients are summed, and a loss is a mean."""
     if keras.backend.backend() != "tensorflow":
@@ -179,6 +186,9 @@ class PairModel(keras.Model):
             _clip_whole_batch(self.optimizer)
 
     def fit(self, *args, **kwargs):
+        if keras.backend.backend() == "tensorflow" and self.built and self.compiled:
+            with self.distribute_strategy.scope():
+                make_variables(self)
         try:
             return super().fit(*args, **kwargs)
         finally:

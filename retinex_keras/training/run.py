@@ -16,7 +16,7 @@ from retinex_keras.folders.plan import Place
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
-from retinex_keras.networks.base import keeps_mean
+from retinex_keras.networks.base import keeps_mean, make_variables
 from retinex_keras.recipes import DEFAULT, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
 
@@ -198,9 +198,7 @@ def train_retinexnet(
             network = phase.network(model)
             with strategy.scope():
                 phase.compile(model, settings)
-                if not network.built:  # one that begins with weights is
-                    network.build((None, None, None, 3))
-                network.optimizer.build(network.trainable_variables)
+                make_variables(network)
             state = RunState(out, phase.name, network, chief, agree)
             samples = Samples(out / "samples" / phase.name, shown, examples, functools.partial(phase.pictures, model))
             callbacks = [

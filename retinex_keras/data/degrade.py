@@ -95,13 +95,13 @@ def soft_noise(height, width, rng, step=1.0):
 
 
 def wide_darken(image, rng, light=None, noise=None):
-    """`darken` over wider ranges: from hardly any light to half of it, from a good camera to a bad one.
+    """`darken` over wider ranges: from hardly any light to a quarter of it, from a good camera to a bad one.
 
     >>> wide_darken(np.full((4, 4, 3), 200, "uint8"), np.random.default_rng(0)).shape
     (4, 4, 3)
     """
     ranges = {"shot_noise": (3e-6, 3e-3), "read_noise": (1e-4, 4e-3), "gamma": (0.85, 1.3)}
-    return darken(image, rng, exposure=(0.008, 0.5), white_balance=(0.8, 1.25), light=light, noise=noise, **ranges)
+    return darken(image, rng, exposure=(0.008, 0.25), white_balance=(0.8, 1.25), light=light, noise=noise, **ranges)
 
 
 def uneven_light(rng, *windows):

@@ -36,7 +36,7 @@ TERM_WEIGHTS = {
     "colour": 0.5,
     "saturation": 0.5,
     "highlights": 2.0,
-    "grain": 1.0,
+    "grain": 4.0,
     "perceptual": 0.0,
 }
 BLOCK = 8  # pixels a side: colours are compared by the means of such blocks, where the noise is gone

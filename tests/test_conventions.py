@@ -44,7 +44,8 @@ def networks(tiny, tiny_natural):
     return tiny, tiny.decom_net, tiny.enhance_net, tiny_natural
 
 
-def test_a_step_is_traced_once(random):
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_step_is_traced_once(random, policy):
     """Tracing the step of `natural` takes 9 s on a slow core, more than many short trainings do."""
 
     class Counting(SimpleCNN):
@@ -54,12 +55,15 @@ def test_a_step_is_traced_once(random):
             Counting.traces += 1
             return super().loss_terms(*args)
 
-    model = Counting(4)
+    model = Counting(4, dtype=policy)
     model.build((None, None, None, 3))
     model.compile()
     images = random.random((4, 16, 16, 3))
     model.fit(images, images, batch_size=2, epochs=2, verbose=0)
-    assert Counting.traces == 1
+    state = len(model.optimizer.variables)
+    model.fit(images, images, batch_size=2, verbose=0)
+    assert (Counting.traces, len(model.optimizer.variables)) == (1, state)
+    assert model.optimizer.iterations == 6
 
 
 def test_whole_numbers_are_scaled_wherever_they_are_given(networks, random):

@@ -103,7 +103,8 @@ def make_variables(model):
     """Makes the variables of a compiled model and of its optimizer. A step that has to make some itself is traced twice."""
     if not model.built:  # one that begins with weights is
         model.build((None, None, None, 3))
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # the one for float16 would begin anew
+        model.optimizer.build(model.trainable_variables)
 
 
 def _replicas():

@@ -100,7 +100,14 @@ def keeps_mean(optimizer):
 
 
 def make_variables(model):
-    """Makes the variables of a compiled model and of its optimizer. A step that has to make some itself is traced twice."""
+    """Makes the variables of a compiled model and of its optimizer. A step that has to make some itself is traced twice.
+
+    >>> model = keras.Sequential([keras.layers.Conv2D(1, 3)])
+    >>> model.compile()
+    >>> make_variables(model)
+    >>> model.built, model.optimizer.built
+    (True, True)
+    """
     if not model.built:  # one that begins with weights is
         model.build((None, None, None, 3))
     if not model.optimizer.built:  # the one for float16 would begin anew

@@ -1,8 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # In the way of "compat", Python finds the package also from the folder above this checkout, which has the package's name.
-# Python compiles what is imported; to compile all 13,700 files of the environment first would take 45 s.
-INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --config-settings editable_mode=compat --editable
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable
 CHECK = $(shell sed -n 's/^check = //p' setup.cfg)
 FORMAT = $(shell sed -n 's/^format = //p' setup.cfg)
 

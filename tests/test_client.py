@@ -351,6 +351,16 @@ def test_answers_that_are_not_of_tensorflow_serving(photo, capsys, body):
 
 
 @pytest.mark.parametrize(
+    ("status", "message"),
+    [("413 Too Large", "the server refused it: a request of this size"), ("504 Gateway Timeout", "no answer in time")]
+    + [("502 Bad Gateway", "cannot be reached or is too busy"), ("403 Forbidden", "403, is none of TensorFlow Serving")],
+)
+def test_a_proxys_page_is_taken_by_its_status(photo, capsys, status, message):
+    with hostile(answer(b"<html>no</html>", status)) as url:
+        assert message in refusal(url, photo, capsys, "--timeout", "0.5")
+
+
+@pytest.mark.parametrize(
     "entry", [{}, {"version": "x", "state": "END"}, {"version": 1, "state": "\x1b[31m"}, {"version": 1e999}]
 )
 def test_states_that_are_not_of_tensorflow_serving(capsys, entry):

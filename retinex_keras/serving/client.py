@@ -33,6 +33,13 @@ LONGEST = 10**6  # seconds that a request may take: sockets count no further tha
 SHORT = 2**20  # bytes that an answer without a picture may have
 LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
 FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
+PROXIES = {  # what a proxy in front of the server means, whose answer is a page of its own: {status: code and sentence}
+    413: ("INVALID_ARGUMENT", "a request of this size is too large for it"),
+    429: ("UNAVAILABLE", "too many requests"),
+    502: ("UNAVAILABLE", "nothing answers behind its proxy"),
+    503: ("UNAVAILABLE", "its proxy says so"),
+    504: ("DEADLINE_EXCEEDED", ""),
+}
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
@@ -263,7 +270,8 @@ def _understood(url, status="OK"):
     try:
         yield
     except Exception:  # of all kinds
-        raise _error(url, "NOT_FOUND", f"its answer, {status}, is none of TensorFlow Serving") from None
+        code, message = PROXIES.get(status, ("NOT_FOUND", f"its answer, {status}, is none of TensorFlow Serving"))
+        raise _error(url, code, message) from None
 
 
 def _states(entries):

@@ -167,6 +167,15 @@ def test_csv_and_json_hold_protocol_rows_and_means(make_pairs):
     assert float(table[3]["SSIM RGB"]) == as_json["mean"]["SSIM RGB"]
 
 
+def test_json_has_no_number_that_json_does_not_know(make_pairs):
+    folder = make_pairs("pairs", 2)
+    rows = score_results(folder / "high", folder / "high")
+    text = report(rows, "about", "json")
+    as_json = json.loads(text, parse_constant=pytest.fail)
+    assert as_json["mean"]["PSNR"] == as_json["images"][0]["PSNR"] == "inf"
+    assert "inf" in report(rows, "about", "csv").splitlines()[-1]
+
+
 def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):
     folder = make_pairs("pairs", 3)
     (folder / "high" / "scene.1.png").write_bytes(b"junk")

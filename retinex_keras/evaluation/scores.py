@@ -239,7 +239,8 @@ def report(rows: list[dict], about: str, form: str = "text") -> str:
     Args:
         rows: rows of images (`score_pairs`, `score_photos`, `score_results`), whose means are added, or of methods (`compare`).
         about: what was scored, in one line.
-        form: "text", "csv" or "json". The text leaves out `CIEDE2000 GT mean`. For `nan` it has "-", CSV nothing, JSON null.
+        form: "text", "csv" or "json". The text leaves out `CIEDE2000 GT mean`. For `nan` it has "-", CSV nothing, JSON null;
+            the PSNR of equal images is `inf`, in JSON a string.
 
     Returns:
         The table, without a newline at its end.
@@ -249,14 +250,15 @@ def report(rows: list[dict], about: str, form: str = "text") -> str:
     """
 
     def known(row):
-        return {name: None if value != value else value for name, value in row.items()}  # only nan is not itself
+        finite = {name: None if value != value else value for name, value in row.items()}  # only nan is not itself
+        return {name: "inf" if form == "json" and value == math.inf else value for name, value in finite.items()}
 
     images = "image" in rows[0]
     rows, mean = [known(row) for row in rows], known(_means(rows))
     protocol = " ".join(text for column, text in PROTOCOL.items() if not column or column in rows[0])
     if form == "json":
         content = {"images": rows, "mean": mean} if images else {"methods": rows}
-        return json.dumps({"about": about, "protocol": protocol, **content}, indent=1)
+        return json.dumps({"about": about, "protocol": protocol, **content}, indent=1, allow_nan=False)
     if images:
         rows = [*rows, {"image": "mean", "size": "", **mean}]
     if form == "csv":

@@ -45,8 +45,9 @@ def folders(tmp_path_factory):
     return folders
 
 
-def test_both_folders_give_the_originals_outputs(folders, original):
-    model, notes = convert_checkpoint(**folders)
+def test_both_folders_give_the_originals_outputs(folders, original, monkeypatch):
+    monkeypatch.chdir(folders["decom"])
+    model, notes = convert_checkpoint(**folders | {"decom": "."})
     output = model(original["odd_low"])["adjusted_illumination"]
     np.testing.assert_allclose(output, original["odd/I_delta"], rtol=0, atol=1e-5)
     assert "read 14 variables" in notes[0]

@@ -102,9 +102,9 @@ def _read(folder, network, variables):
 
 def _index_files(folder):
     """The files that end in `.index`, one a checkpoint, in a folder, the latest last; of the path of a checkpoint the one."""
-    folder = Path(folder)
-    if folder.with_name(folder.name + ".index").is_file():
-        return [folder.with_name(folder.name + ".index")]
+    folder, index = Path(folder), Path(f"{folder}.index")
+    if index.is_file():
+        return [index]
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; pass the one that holds the checkpoint's .index file.")
     found = sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)

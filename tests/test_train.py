@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import re
 import shutil
@@ -15,9 +16,11 @@ import pytest
 from retinex_keras.cli import main
 from retinex_keras.data.pairs import load_pairs
 from retinex_keras.folders.plan import Place
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import load_pretrained
+from retinex_keras.recipes import find_recipe
 from retinex_keras.training.run import OneProcess, train_retinexnet
-from retinex_keras.training.state import RunState, check_same_run
+from retinex_keras.training.state import RunState, Samples, check_same_run
 
 TINY = {"recipe": "paper", "epochs": 4, "batch_size": 4, "patch_size": 16, "filters": 4, "every": 2, "verbose": 0}
 QUICK = TINY | {"recipe": "simple", "epochs": 1}
@@ -91,7 +94,8 @@ def test_a_run_leaves_logs_samples_and_a_model_without_optimizer(pairs, tmp_path
 
 
 def test_the_natural_recipe_stopped_and_resumed_ends_where_an_uninterrupted_run_does(pairs, tmp_path, make_pairs, monkeypatch):
-    options = TINY | {"recipe": "natural", "photos": pairs / "high", "validation": make_pairs("validation", count=1)}
+    validation = make_pairs("validation", count=1)
+    options = TINY | {"recipe": "natural", "photos": pairs / "high", "validation": validation}
     folders = [pairs, make_pairs("more", count=2)]
     whole = train_retinexnet(folders, tmp_path / "whole", **options)
 
@@ -111,10 +115,13 @@ def test_the_natural_recipe_stopped_and_resumed_ends_where_an_uninterrupted_run_
     for expected, resumed in zip(*(load_pretrained(path).get_weights() for path in (whole, stopped)), strict=True):
         np.testing.assert_allclose(resumed, expected, rtol=1e-3, atol=1e-5)
     assert [row["learning_rate"] for row in log(whole.parent, "natural")] == pytest.approx([1e-3, 7.525e-4, 2.575e-4, 1e-5])
-    assert sorted(path.name for path in (tmp_path / "whole" / "samples").iterdir()) == [
-        "natural-00002.png",
-        "natural-00004.png",
-    ]
+    pictures = functools.partial(find_recipe("natural").phases[0].pictures, load_pretrained(whole))
+    Samples(tmp_path / "final", {4}, load_pairs(validation), pictures).on_epoch_end(3)  # shown is what is scored and shipped
+    expected = read_image(tmp_path / "final-00004.png")
+    for run in (whole.parent, stopped.parent):
+        shown = sorted((run / "samples").iterdir())
+        assert [path.name for path in shown] == ["natural-00002.png", "natural-00004.png"]
+        np.testing.assert_allclose(read_image(shown[1]).astype(int), expected, rtol=0, atol=1)
 
 
 def test_weights_of_the_other_recipe_are_refused(pairs, tmp_path):
@@ -239,6 +246,22 @@ def test_a_damaged_log_is_one_sentence(tmp_path, log, message):
     (tmp_path / "decom-00002.weights.h5").write_bytes(b"")
     with pytest.raises(ValueError, match="are not the state of this run"):
         RunState(tmp_path, "decom", network, True, print)
+
+
+@pytest.mark.parametrize(("name", "other"), [("tune", "tune-all"), ("fine-tune.2", "fine"), ("a[b]", "a")])
+def test_a_phase_of_any_name_and_length_goes_on_from_its_own_last_state(tmp_path, name, other):
+    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    network.compile()
+    (tmp_path / f"{other}-00007.weights.h5").write_bytes(b"of another phase")
+    (tmp_path / f"{name}.csv").write_text("seconds\n" + "1\n" * 99_999)
+    network.save_weights(tmp_path / f"{name}-99999.weights.h5")
+    state = RunState(tmp_path, name, network, True, print)
+    state.set_model(network)
+    state.on_train_begin()
+    state.on_epoch_end(99_999, {"loss": 0.5})
+    assert RunState(tmp_path, name, network, True, print).epoch == 100_000
+    names = {path.name for path in tmp_path.glob("*.h5")}
+    assert names == {f"{other}-00007.weights.h5", f"{name}-100000.weights.h5"}
 
 
 def test_validation_images_too_small_for_ssim_are_found_before_training(pairs, tmp_path, make_pairs):

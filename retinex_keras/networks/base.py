@@ -4,6 +4,7 @@
 a model. `RetinexModel` joins a Decom-Net and an Enhance-Net.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -97,6 +98,26 @@ def keeps_mean(optimizer):
     (True, False)
     """
     return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+
+
+@contextlib.contextmanager
+def mean_weights(model):
+    """Gives a model the running mean of its weights until the block ends, if its optimizer keeps one.
+
+    >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(use_ema=True))
+    >>> with mean_weights(model):
+    ...     pass
+    """
+    if not keeps_mean(model.optimizer):
+        yield
+        return
+    weights = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        model.set_weights(weights)
 
 
 def make_variables(model):
@@ -200,7 +221,7 @@ class PairModel(keras.Model):
         try:
             return super().fit(*args, **kwargs)
         finally:
-            if keras.backend.backend() == "jax" and keeps_mean(self.optimizer):
+            if keras.backend.backend() == "jax" and self.compiled and keeps_mean(self.optimizer):
                 # Keras lets a weight and its running mean share a buffer: the next `fit` would donate it twice and delete both.
                 self.set_weights([weights.copy() for weights in self.get_weights()])
 

@@ -16,7 +16,7 @@ from retinex_keras.folders.plan import Place
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
-from retinex_keras.networks.base import keeps_mean, make_variables
+from retinex_keras.networks.base import keeps_mean, make_variables, mean_weights
 from retinex_keras.recipes import DEFAULT, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
 
@@ -200,11 +200,11 @@ def train_retinexnet(
                 phase.compile(model, settings)
                 make_variables(network)
             state = RunState(out, phase.name, network, chief, agree)
-            samples = Samples(out / "samples" / phase.name, shown, examples, functools.partial(phase.pictures, model))
+            pictures = functools.partial(_pictures, phase, model, network)
             callbacks = [
                 keras.callbacks.LearningRateScheduler(functools.partial(_learning_rate, phase, settings)),
+                Samples(out / "samples" / phase.name, shown, examples, pictures),  # before the state: it comes with its epoch
                 state,
-                samples,
             ]
             _fit_from_state(network, patches, state, callbacks, out / "logs" / phase.name, fit_options)
         if chief:
@@ -227,6 +227,12 @@ def _with_all_workers(agree, what):
             agree({what: False})
         raise
     agree({what: True})
+
+
+def _pictures(phase, model, network, low, high):
+    """The pictures of a sample, by the weights that are scored."""
+    with mean_weights(network):
+        return phase.pictures(model, low, high)
 
 
 def _learning_rate(phase, settings, epoch, _):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 import time
 import zlib
 
@@ -103,11 +104,11 @@ class RunState(keras.callbacks.Callback):
         super().__init__()
         self.out, self.name, self.chief = out, name, chief
         self.epoch, self.rows, self.seconds = 0, [], 0.0  # finished epochs, their log
-        states = sorted(out.glob(f"{name}-*.weights.h5"))
-        if states:
+        if states := self._states():
+            epoch, path = states[-1]
             try:
-                network.load_weights(states[-1])  # with the optimizer's state
-                self.epoch = int(states[-1].name.split(".")[0].split("-")[1])
+                network.load_weights(path)  # with the optimizer's state
+                self.epoch = epoch
                 with open(out / f"{name}.csv", newline="") as file:
                     self.rows = list(csv.DictReader(file))[: self.epoch]  # one more if it was killed between the two files
                 if len(self.rows) < self.epoch:
@@ -116,7 +117,7 @@ class RunState(keras.callbacks.Callback):
             except Exception as error:  # h5py and csv have errors of their own
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise ValueError(
-                    f"{states[-1]} and {name}.csv are not the state of this run ({reason}); choose another folder."
+                    f"{path} and {name}.csv are not the state of this run ({reason}); choose another folder."
                 ) from error
         agree({"finished epochs": self.epoch})
 
@@ -136,10 +137,19 @@ class RunState(keras.callbacks.Callback):
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
             writer.writeheader()
             writer.writerows(self.rows)
+            _flush(file)
         with atomic_path(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5") as temporary:
             self.model.save_weights(temporary)
-        for state in sorted(self.out.glob(f"{self.name}-*.weights.h5"))[:-1]:
+            with open(temporary, "rb+") as file:
+                _flush(file)
+        for _, state in self._states()[:-1]:
             state.unlink()
+
+    def _states(self):
+        """The states of this phase that lie in the folder, in order: the number of finished epochs, and the path."""
+        name = re.compile(re.escape(self.name) + r"-(\d+)\.weights\.h5")
+        found = ((name.fullmatch(path.name), path) for path in self.out.glob("*.h5"))
+        return sorted((int(match[1]), path) for match, path in found if match)
 
     def _check(self, finite, what):
         if not finite:
@@ -147,6 +157,12 @@ class RunState(keras.callbacks.Callback):
                 f"The {what} of {type(self.model).__name__} stopped being finite in epoch {self.epoch + 1}; {self.out} keeps "
                 f"the state after {self.epoch} epochs. Begin a run with a lower learning rate."
             )
+
+
+def _flush(file):
+    """Puts what was written to the disk, before a file of a new name takes the old one's place: the power may fail."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 class Samples(keras.callbacks.Callback):

@@ -290,8 +290,7 @@ def plan_photos(
     if not source.existing(targets):
         what = f"{image} is not a file; check the path" if len(targets) == 1 else "None of the photos is there; check the paths"
         raise FileNotFoundError(f"{what}.")
-    files = [_identities(paths) for paths in (targets, [result for _, result in results])]
-    if not files[0].isdisjoint(files[1]):
+    if _identities(targets) & _identities(result for _, result in results):
         raise ValueError(f"Results in {out} would overwrite inputs, which are never overwritten; name another folder.")
     _check_clashes(results, sink)
     return _without_existing(targets, source, sink, force)

@@ -35,7 +35,10 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     """
     path, folder = Path(path), None
     try:
-        with tempfile.TemporaryDirectory(**MARKS, dir=path.parent, ignore_cleanup_errors=True) as folder, _in_use(folder):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(**MARKS, dir=path.parent, ignore_cleanup_errors=True))
+            with contextlib.suppress(OSError):  # of filesystems without locks
+                stack.enter_context(locked(folder))  # by which others see that this process is alive
             temporary = Path(folder, "".join(["x", *path.suffixes]))
             yield temporary
             with contextlib.suppress(OSError):  # there is none, or the filesystem has no modes
@@ -46,15 +49,6 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         if error.errno is None or not ours:  # of something else that the block does
             raise
         raise type(error)(f"{path} could not be written ({error.strerror}).") from error
-
-
-@contextlib.contextmanager
-def _in_use(folder):
-    """Holds the lock of a temporary folder, by which others see that its process is alive."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # of filesystems without locks
-            stack.enter_context(locked(folder))
-        yield
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from PIL import Image
 from retinex_keras import engines
 from retinex_keras.dials import DEFAULTS, STEERED, check_dials, find_exposure
 from retinex_keras.engines import choose_engine, import_keras, locate_weights, shipped_weights
-from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, to_float, to_integers
+from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, split_alpha, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
 from retinex_keras.onnx_model import OnnxModel
@@ -364,13 +364,10 @@ def as_pixels(image) -> tuple[np.ndarray, np.ndarray | None]:
             "Expected an image (H, W, 3), grey (H, W) or (H, W, 1), or one with alpha. "
             f"Received an array of shape {image.shape}: convert it to RGB."
         )
-    if image.dtype.kind != "f" and image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {image.dtype}: convert the array.")
     if image.dtype.kind == "f":
         low, high = float(image.min()), float(image.max())
         if not (low >= 0.0 and high <= 1.0):  # NaN fails too
             raise range_error(low, high)
-    image = image[..., None] if image.ndim == 2 else image
-    colours = image.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
-    alpha = image[..., colours:] if colours < image.shape[-1] else None
-    return np.broadcast_to(image[..., :colours], (*image.shape[:2], 3)), alpha
+    elif image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"Expected uint8, uint16 or floats in [0, 1]. Received {image.dtype}: convert the array.")
+    return split_alpha(image[..., None] if image.ndim == 2 else image)

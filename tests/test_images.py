@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from retinex_keras.cli import main
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers, to_uint8
-from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.read import read_image, read_photo, with_all_bytes
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
 
@@ -217,17 +217,21 @@ def test_alpha_goes_unchanged_into_formats_that_hold_it(tmp_path, random, suffix
         np.testing.assert_array_equal(others["alpha"], alpha)
 
 
+NAME = "J\u00f6rg".encode().decode("latin-1")  # as Pillow reads a name in UTF-8
+
+
 @pytest.fixture
 def described():
     """Metadata of each kind, for Pillow's `save`, and an orientation."""
     exif = Image.Exif()
-    exif[0x0112], exif[0x010F], exif[0x8298] = 6, "Camera", "somebody"
+    exif[0x0112], exif[0x010F] = 6, "Camera"
     exif.get_ifd(0x8769)[0x829A] = 0.125  # exposure
     exif.get_ifd(0x8825)[0x0002] = (48.0, 8.0, 15.0)  # latitude
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     loaded = Image.Exif()  # Pillow writes the directories of loaded EXIF alone into a TIFF
     loaded.load(exif.tobytes())
-    return {"exif": loaded, "icc_profile": icc, "dpi": (300, 300)}
+    loaded[0x8298] = loaded.get_ifd(0x8769)[0xA430] = NAME  # of who has the rights, and the camera
+    return {"exif": with_all_bytes(loaded), "icc_profile": icc, "dpi": (300, 300)}
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">dark</x:xmpmeta>'
@@ -251,7 +255,8 @@ def test_metadata_goes_from_format_to_format(tmp_path, pixels, described, source
         with file:
             file.load()
             exif = file.getexif()
-            assert (exif[0x010F], exif[0x8298], exif.get_ifd(0x8769)[0x829A]) == ("Camera", "somebody", 0.125)
+            assert (exif[0x010F], exif[0x8298], exif.get_ifd(0x8769)[0x829A]) == ("Camera", NAME, 0.125)
+            assert exif.get_ifd(0x8769)[0xA430] == NAME
             assert exif.get_ifd(0x8825)[0x0002] == (48.0, 8.0, 15.0)
             assert file.info["icc_profile"] == described["icc_profile"]
             assert "webp" in (source, target) or file.info["dpi"] == pytest.approx((300, 300), abs=0.01)
@@ -296,6 +301,31 @@ def test_a_cmyk_profile_is_used_up(tmp_path):
     np.testing.assert_allclose(image.astype(int), 118, atol=3)  # half of the lightness, neutral
     assert not extras
     np.testing.assert_array_equal(read_image(tmp_path / "without.tif")[0, 0], [127, 255, 255])
+
+
+def test_transparency_goes_before_a_grey_profile(tmp_path):
+    Image.new("L", (4, 4), 128).save(tmp_path / "a.png", icc_profile=profile(b"GRAY"), transparency=128)
+    image, extras = read_photo(tmp_path / "a.png")
+    assert not (image - 128).any()
+    assert not extras["alpha"].any()
+
+
+@pytest.mark.parametrize(("mode", "space", "tag"), [("L", b"GRAY", b"kTRC"), ("CMYK", b"CMYK", b"A2B0")])
+def test_a_profile_that_lacks_a_part_is_dropped(tmp_path, mode, space, tag):
+    for name, icc in (("with", profile(space).replace(tag, b"none")), ("without", None)):
+        Image.new(mode, (4, 4), 99 if mode == "L" else (99, 0, 0, 0)).save(tmp_path / f"{name}.tif", icc_profile=icc)
+    np.testing.assert_array_equal(*(read_image(tmp_path / f"{name}.tif") for name in ("with", "without")))
+
+
+def test_too_little_memory_is_no_damage(tmp_path, pixels, monkeypatch):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+
+    def load(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(ValueError, match="a.png takes more memory than is free; close other programs"):
+        read_photo(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "LA", "I;16"])

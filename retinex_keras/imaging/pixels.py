@@ -16,6 +16,18 @@ def context_indices(size):
     return (2 * np.arange(CONTEXT, dtype="int32") + 1) * size // (2 * CONTEXT)
 
 
+def split_alpha(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The colours, (H, W, 3), and the alpha, (H, W, 1) or None, of an image of 1 to 4 channels.
+
+    >>> colours, alpha = split_alpha(np.zeros((4, 6, 2)))
+    >>> colours.shape, alpha.shape
+    ((4, 6, 3), (4, 6, 1))
+    """
+    colours = image.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
+    alpha = image[..., colours:] if colours < image.shape[-1] else None
+    return np.broadcast_to(image[..., :colours], (*image.shape[:2], 3)), alpha
+
+
 def to_float(image: np.ndarray) -> np.ndarray:
     """A uint8 or uint16 array of any shape as float32 in [0, 1].
 

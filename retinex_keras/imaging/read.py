@@ -13,9 +13,10 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from retinex_keras.imaging import BMP, DEFLATE, FORMATS, JPEG, LZW, MAX_PIXELS, SCAN_BYTES, SCANS, PathLike, cameras, png
+from retinex_keras.imaging.pixels import split_alpha
 
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image
 # EXIF tags that tell of the photo, not of the layout of its file: name, description, camera, software, date, artist, host,
@@ -121,10 +122,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         with _opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
-                values = _decode(file, source)
-                colours = values.shape[-1] - 1 | 1  # 1 or 3; the rest is alpha
-                extras = {"alpha": values[..., colours:]} if colours < values.shape[-1] else {}
-                return np.broadcast_to(values[..., :colours], (*values.shape[:2], 3)), extras | _metadata(file)
+                colours, alpha = split_alpha(_decode(file, source))
+                return colours, ({} if alpha is None else {"alpha": alpha}) | _metadata(file)
     except cameras.FormatError as error:
         problem = error
     except UnidentifiedImageError:
@@ -135,6 +134,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
         raise FileNotFoundError(f"{name} is a folder. Expected a photo: name one that is in it.") from None
     except FileNotFoundError:
         raise FileNotFoundError(f"{name} is not a file; check the path.") from None
+    except MemoryError:
+        raise ValueError(f"{name} takes more memory than is free; close other programs, or make it smaller.") from None
     except Exception as error:  # decoders raise errors of all kinds on damaged files
         raise ValueError(
             f"{name} could not be read ({reason_of(error)}); it may be damaged: get it again, or save it again as PNG."
@@ -290,8 +291,10 @@ def _decode(file, source):
         values = values.astype("uint16", copy=False)
     else:
         profile = _profile(file)
-        if (file.mode, profile and profile.profile.xcolor_space) in (("L", "GRAY"), ("CMYK", "CMYK")):
-            file = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        space = None if file.has_transparency_data else profile and profile.profile.xcolor_space
+        if (file.mode, space) in (("L", "GRAY"), ("CMYK", "CMYK")):
+            with contextlib.suppress(ImageCms.PyCMSError):  # the profile lacks a part
+                file = ImageCms.profileToProfile(file, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         with_alpha = "LA" if file.mode in ("LA", "La") else "RGBA"
         mode = with_alpha if file.has_transparency_data else "L" if file.mode in ("1", "L") else "RGB"
         return _array(file if file.mode == mode else file.convert(mode))
@@ -373,7 +376,7 @@ def _metadata(file):
         for tag in set(exif) - EXIF_TAGS:
             del exif[tag]
         if len(exif):
-            extras["exif"] = exif.tobytes()
+            extras["exif"] = with_all_bytes(exif).tobytes()
     dpi = file.info.get("dpi", ())
     if len(dpi) == 2 and all(1 < value < 65536 for value in dpi):  # 1 is Pillow's for none
         extras["dpi"] = tuple(map(float, dpi))
@@ -381,6 +384,22 @@ def _metadata(file):
     if text := {name: value for name, value in text if not name.startswith(("XML:com.adobe.xmp", "Raw profile type "))}:
         extras["text"] = text
     return extras
+
+
+class _Text(str):
+    """A text of EXIF, of which Pillow reads each byte as a character, but would write those of ASCII alone."""
+
+    def encode(self, *_):
+        return super().encode("latin-1")
+
+
+def with_all_bytes(exif: Image.Exif) -> Image.Exif:
+    """The same object, whose texts are written with the bytes that they were read from, in whatever code."""
+    for tags in (exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if tag in exif)):
+        for tag, value in list(tags.items()):
+            if isinstance(value, str):
+                tags[tag] = _Text(value)
+    return exif
 
 
 def list_images(folder: PathLike, nested: bool = True) -> list[Path]:

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from retinex_keras.imaging import PathLike, cameras, png
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_integers
+from retinex_keras.imaging.read import with_all_bytes
 
 WRITTEN = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff"}
 WITH_16_BITS = {".png", ".tif", ".tiff"}
@@ -123,6 +124,7 @@ def _options(suffix, extras, quality):
     elif suffix in (".tif", ".tiff"):
         exif = options["exif"] = Image.Exif()
         exif.load(extras.get("exif", b""))
+        with_all_bytes(exif)
         if "xmp" in extras:
             exif[700] = extras["xmp"]
     else:

@@ -198,6 +198,8 @@ def train(workers, index, **options):
             raise ValueError(f"--index says which of the {len(workers)} workers this is, from 0. Received {index}.")
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
+    if os.environ.get("TF_CONFIG") and os.environ.get("KERAS_BACKEND") == "jax":
+        raise ValueError("Several machines train together only on TensorFlow: unset KERAS_BACKEND, or TF_CONFIG and --workers.")
     # Mistakes are said before TensorFlow is imported.
     check_recipe(options["recipe"])
     if not (options["out"] / "run.json").exists():  # a run that is finished needs no images any more
@@ -217,7 +219,7 @@ def train(workers, index, **options):
 
 
 def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pixels, cluster, as_json, **dials):
-    from retinex_keras.dials import Dials
+    from retinex_keras.dials import Dials, check_dials
     from retinex_keras.folders.plan import plan_folder, plan_photos
     from retinex_keras.folders.run import enhance_files, run_plan
     from retinex_keras.imaging.write import WRITTEN
@@ -248,7 +250,11 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
     if Path(out).suffix.lower() in WRITTEN and not _is_folder(out):
         raise ValueError(f"{out} is the name of a picture. Expected that of a folder, for the results of several photos.")
     plan = plan_folder(image[0], out, force) if is_folder else plan_photos(image, out, force)
-    brighten = functools.partial(enhance, model=load(), **dials) if plan.targets else None
+    brighten = None
+    if plan.targets:
+        model = load()
+        check_dials(model, **dials)
+        brighten = functools.partial(enhance, model=model, **dials)
     return _report(out, run_plan(plan, lambda plan: enhance_files(plan, brighten, quality, max_pixels)), as_json)
 
 
@@ -344,7 +350,7 @@ def _count(items, one, more):
 
 
 def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
-    from retinex_keras.dials import STEERED, Dials
+    from retinex_keras.dials import STEERED, Dials, check_dials
     from retinex_keras.folders.plan import plan_photos
     from retinex_keras.folders.run import run_plan
     from retinex_keras.imaging.read import read_image
@@ -364,7 +370,9 @@ def decompose(image, out, weights, denoise, engine, max_pixels, **dials):
             except (ValueError, OSError) as error:
                 yield photo, str(error)
                 continue
-            model = model or load_pretrained(weights, denoise, engine)
+            if model is None:
+                model = load_pretrained(weights, denoise, engine)
+                check_dials(model, **dials)
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 pictures = decompose(pixels, model, **dials)

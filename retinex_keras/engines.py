@@ -78,6 +78,17 @@ def import_keras():
         importlib.import_module("keras")
 
 
+def check_backend(what):
+    """Raises a ValueError if Keras runs on another backend than TensorFlow, which something needs.
+
+    >>> check_backend("A benchmark")
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"{what} needs TensorFlow. Received Keras on {keras.backend.backend()}: unset KERAS_BACKEND.")
+
+
 @contextlib.contextmanager
 def silence():
     """Drops what TensorFlow prints while it is imported, which no setting of its own silences, and its log from then on.

@@ -132,9 +132,17 @@ def test_what_is_out_of_range_is_refused(tiny_natural, image, dials, message):
             function(image, tiny_natural, **dials)
 
 
-def test_weights_that_do_not_decompose_have_no_dials(image):
+def test_weights_that_do_not_decompose_have_no_dials(image, make_pairs, tmp_path, capsys):
     with pytest.raises(ValueError, match="do not split an image"):
         enhance(image, SimpleCNN(), exposure=1)
+    photos = make_pairs("pairs", 2) / "low"
+    for command in (["enhance", photos], ["decompose", *sorted(photos.iterdir())]):
+        out = tmp_path / "out"
+        assert main([*map(str, command), str(out), "--weights", "simple", "--exposure", "1"]) == 2
+        error = capsys.readouterr().err
+        assert "do not split an image" in error
+        assert error.count("\n") == 1
+        assert not out.exists()
 
 
 def test_onnx_runtime_gives_the_same(tiny_natural, image, tmp_path):

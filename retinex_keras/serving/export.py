@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from retinex_keras.dials import RANGES, STEERED, Dials, find_exposure, steer
+from retinex_keras.engines import check_backend
 from retinex_keras.imaging import SERVED_PIXELS
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, to_float
@@ -59,8 +60,7 @@ def export_savedmodel(model, out, version=None, max_pixels=SERVED_PIXELS):
     Traceback (most recent call last):
     ValueError: A server takes pictures of 1 pixel or more. Received max_pixels=0: name a larger number.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"The server runs TensorFlow. Received Keras on {keras.backend.backend()}: unset KERAS_BACKEND.")
+    check_backend("An export")
     if max_pixels < 1:
         raise ValueError(f"A server takes pictures of 1 pixel or more. Received max_pixels={max_pixels}: name a larger number.")
     target = version_path(out, version)
@@ -86,13 +86,14 @@ def export_onnx(model, path: str | os.PathLike) -> None:
     Runtime, where that is installed.
 
     Raises:
-        ValueError: if the path does not end in `.onnx`.
+        ValueError: if the path does not end in `.onnx`, or if Keras runs on another backend than TensorFlow.
         FileNotFoundError: if there is no such folder.
         ModuleNotFoundError: if tf2onnx is not installed.
 
     >>> export_onnx(load_pretrained(), "retinex.onnx")  # doctest: +SKIP
     """
     path = onnx_path(path)
+    check_backend("An export")
     try:
         import onnx
         import tf2onnx

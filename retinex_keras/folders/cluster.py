@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from retinex_keras.dials import check_dials
-from retinex_keras.engines import choose_engine, locate_weights, use_threads
+from retinex_keras.engines import choose_engine, locate_weights, shipped_weights, use_threads
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
 from retinex_keras.imaging import MAX_PIXELS, PathLike, is_address
@@ -74,7 +74,9 @@ def enhance_on_cluster(
         raise ValueError(
             "A cluster needs Ray, which is not installed: pip install '.[cluster]' in retinex_keras's folder."
         ) from None
-    locate_weights(weights, engine)
+    found, path = locate_weights(weights, engine)
+    if str(weights) not in shipped_weights(found):
+        weights = path.absolute()
     check_quality(quality)
     folder, out = (Path(place).absolute() if str(place) and not is_address(place) else place for place in (folder, out))
     plan = plan_folder(folder, out, force)

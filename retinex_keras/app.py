@@ -120,19 +120,19 @@ class _Tab:
 
     def __init__(self, photo, name, place):
         self.photo, self.name, self.folder = photo, name, tempfile.mkdtemp(dir=place)
-        self.before, self.drawn, self.saved = (), [], ""
+        self.before, self.drawn, self.saved = {}, [], ""
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def draw(self, view, dials):
         """The files of the pictures before and after. Of the latter the last few stay, which the browser may still ask for."""
         before, after = self.photo.pictures(view, **dials)
-        if self.before[1:] != (view, self.photo.weights):
-            self.before = self._write(before), view, self.photo.weights
+        if (key := (view, self.photo.weights)) not in self.before:
+            self.before[key] = self._write(before)
         self.drawn.append(self._write(after))
         for old in self.drawn[:-3]:
             os.unlink(old)
         del self.drawn[:-3]
-        return self.before[0], self.drawn[-1]
+        return self.before[key], self.drawn[-1]
 
     def _write(self, picture):
         with tempfile.NamedTemporaryFile(suffix=".jpg", dir=self.folder, delete=False) as file:
@@ -299,7 +299,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
                 stop = gr.Button("Stop", scale=1)
             report = gr.HTML()
             running = start.click(enhance_all, [weights, force, *sliders], report, api_visibility="private")
-            stopped = _message("Stopped. The results so far stay; the button goes on from there.")
+            stopped = _message("Stopped. The results so far stay; the button goes on from there, unless it makes all again.")
             stop.click(None, cancels=[running]).then(
                 lambda shown: stopped if "<progress" in (shown or "") else shown, report, report, api_visibility="private"
             )

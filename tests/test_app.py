@@ -106,6 +106,9 @@ def test_files_of_a_tab_are_few_and_vanish_with_it(photo, tmp_path):
     assert len(list(Path(tab.folder).iterdir())) == 4
     assert read_photo(last[1])[1]["icc_profile"] == read_photo(photo)[1]["icc_profile"]
     assert tab.draw("illumination", TURNED)[0] != first[0]
+    for view in ("photo", "illumination", "photo"):
+        assert (tab.draw(view, TURNED)[0] == first[0]) == (view == "photo")
+    assert len(list(Path(tab.folder).iterdir())) == 5
     saved = [tab.save(suffix, TURNED) for suffix in (".jpg", ".png")]
     assert [file.exists() for file in saved] == [False, True]
     folder = Path(tab.folder)

@@ -265,6 +265,17 @@ def test_metadata_goes_from_format_to_format(tmp_path, pixels, described, source
     assert read_image(tmp_path / f"b.{target}").shape == upright(pixels).shape  # it is not turned again
 
 
+def test_the_texts_of_a_picture_are_kept_in_any_letters(tmp_path, pixels, described):
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", **described)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        picture.getexif()[0x013B] = "\u6771\u4eac"  # set by a program
+        write_image(tmp_path / "b.png", *read_photo(picture))
+    with Image.open(tmp_path / "b.png") as file:
+        exif = file.getexif()
+    assert (exif[0x8298], exif.get_ifd(0x8769)[0xA430]) == (NAME, NAME)
+    assert exif[0x013B].encode("latin-1").decode() == "\u6771\u4eac"
+
+
 def test_text_of_a_png_and_the_comment_of_a_jpeg(tmp_path, pixels):
     info = PngImagePlugin.PngInfo()
     info.add_text("Title", "Night")

@@ -86,7 +86,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
 
     Grey, palette and CMYK images become RGB. 16 bits are kept of grey images, of RGB in PNG and TIFF, and of HEIF of 10 or 12
     bits; CMYK, premultiplied alpha and other formats give 8. Where a colour profile fits no RGB picture, it is used up: grey
-    and CMYK of 8 bits are converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with alpha.
+    and CMYK of 8 bits are converted to sRGB by it. It is dropped where that cannot be done: grey of 16 bits or with
+    alpha, or a profile that lacks a part.
 
     Args:
         source: a path; the content of a file, as bytes, bytearray or memoryview; a binary file object, which is read from
@@ -171,7 +172,7 @@ def _opened(source):
         picture.text = getattr(source, "text", {})
         with contextlib.suppress(Exception):
             if exif:
-                picture.info["exif"] = exif.tobytes()
+                picture.info["exif"] = with_all_bytes(exif).tobytes()
         with _NoLimit():
             yield picture
         return
@@ -390,11 +391,17 @@ class _Text(str):
     """A text of EXIF, of which Pillow reads each byte as a character, but would write those of ASCII alone."""
 
     def encode(self, *_):
-        return super().encode("latin-1")
+        return super().encode("latin-1" if max(self, default="") < "\u0100" else "utf-8")  # the latter is a program's
 
 
 def with_all_bytes(exif: Image.Exif) -> Image.Exif:
-    """The same object, whose texts are written with the bytes that they were read from, in whatever code."""
+    """The same object, whose texts are written with the bytes that they were read from, in whatever code.
+
+    >>> exif = Image.Exif()
+    >>> exif[0x013B] = "J\u00f6rg"
+    >>> "J\u00f6rg".encode("latin-1") in with_all_bytes(exif).tobytes()
+    True
+    """
     for tags in (exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) if tag in exif)):
         for tag, value in list(tags.items()):
             if isinstance(value, str):

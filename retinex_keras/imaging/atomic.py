@@ -18,12 +18,13 @@ MARKS = {"prefix": ".retinex-", "suffix": ".part"}  # of the names of temporary 
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
+def atomic_path(path: PathLike, flush: bool = False) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces `path` if the block ends well and vanishes if not.
 
     It has the suffixes of `path`, which decide formats, and lies beside it in a hidden folder that only this user may enter,
     so that nobody else can put a link in its place. The new file gets the mode of the one that it replaces, or that of any
-    new file. A process that is killed leaves the hidden folder behind: see `remove_leftovers`.
+    new file. A process that is killed leaves the hidden folder behind: see `remove_leftovers`. With `flush`, the file is on the
+    disk before it gets its name, so that it is whole after a power cut too.
 
     Raises:
         OSError: of the usual classes, if the file cannot be written. It names `path`.
@@ -43,6 +44,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
             yield temporary
             with contextlib.suppress(OSError):  # there is none, or the filesystem has no modes
                 temporary.chmod(path.stat().st_mode & 0o777)
+            if flush:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
     except OSError as error:
         ours = folder is None or error.filename is None or os.fspath(error.filename).startswith(folder)

@@ -102,10 +102,11 @@ def keeps_mean(optimizer):
 
 @contextlib.contextmanager
 def mean_weights(model):
-    """Gives a model the running mean of its weights until the block ends, if its optimizer keeps one.
+    """Gives a model the running mean of its weights until the block ends, if its optimizer, which is built, keeps one.
 
     >>> model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(use_ema=True))
+    >>> make_variables(model)
     >>> with mean_weights(model):
     ...     pass
     """

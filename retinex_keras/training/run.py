@@ -203,6 +203,7 @@ def train_retinexnet(
             pictures = functools.partial(_pictures, phase, model, network)
             callbacks = [
                 keras.callbacks.LearningRateScheduler(functools.partial(_learning_rate, phase, settings)),
+                keras.callbacks.LambdaCallback(on_epoch_end=state.check_weights),
                 Samples(out / "samples" / phase.name, shown, examples, pictures),  # before the state: it comes with its epoch
                 state,
             ]
@@ -211,7 +212,7 @@ def train_retinexnet(
             shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
             shipped.build((None, None, None, 3))
             shipped.set_weights(model.get_weights())
-            with atomic_path(final) as temporary:
+            with atomic_path(final, flush=True) as temporary:
                 shipped.save(temporary)
     print(f"Finished: {final}")
     return final

@@ -75,7 +75,7 @@ def prepare_folder(out, settings):
     except OSError as error:
         raise OSError(f"{error.filename} cannot be made ({error.strerror}); choose another folder for the run.") from None
     if not note.exists():
-        with atomic_path(note) as temporary:
+        with atomic_path(note, flush=True) as temporary:
             temporary.write_text(json.dumps({"settings": settings, "versions": versions}, indent=1))
     check_same_run(out, settings)
 
@@ -127,21 +127,21 @@ class RunState(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._check(math.isfinite(logs["loss"]), "loss")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def check_weights(self, epoch=None, logs=None):
+        """Raises a FloatingPointError if a weight is not finite."""
         self._check(all(np.isfinite(weight).all() for weight in self.model.get_weights()), "weights")
+
+    def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
         if not self.chief:
             return
         self.rows.append({"epoch": epoch, "seconds": round(time.monotonic() - self.started, 1), **logs})
-        with atomic_path(self.out / f"{self.name}.csv") as temporary, open(temporary, "w", newline="") as file:
+        with atomic_path(self.out / f"{self.name}.csv", flush=True) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
             writer.writeheader()
             writer.writerows(self.rows)
-            _flush(file)
-        with atomic_path(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5") as temporary:
+        with atomic_path(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5", flush=True) as temporary:
             self.model.save_weights(temporary)
-            with open(temporary, "rb+") as file:
-                _flush(file)
         for _, state in self._states()[:-1]:
             state.unlink()
 
@@ -157,12 +157,6 @@ class RunState(keras.callbacks.Callback):
                 f"The {what} of {type(self.model).__name__} stopped being finite in epoch {self.epoch + 1}; {self.out} keeps "
                 f"the state after {self.epoch} epochs. Begin a run with a lower learning rate."
             )
-
-
-def _flush(file):
-    """Puts what was written to the disk, before a file of a new name takes the old one's place: the power may fail."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 class Samples(keras.callbacks.Callback):

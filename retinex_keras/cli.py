@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 from retinex_keras import __version__, engines
-from retinex_keras.engines import SUFFIXES, choose_engine, import_keras, locate_weights, shipped_weights
+from retinex_keras.engines import SUFFIXES, check_backend, choose_engine, import_keras, locate_weights, shipped_weights
 from retinex_keras.imaging import MAX_PIXELS, SERVED_PIXELS, is_address
 from retinex_keras.recipes import DEFAULT, check_recipe
 
@@ -460,6 +460,7 @@ def benchmark(weights, recipe, sizes, runs):
     for name in recipe or ():
         check_recipe(name)
     import_keras()
+    check_backend("A benchmark")
     from retinex_keras.evaluation.benchmark import SIZES, benchmark
     from retinex_keras.inference import load_pretrained
     from retinex_keras.recipes import find_recipe, shipped_recipes
@@ -489,6 +490,7 @@ def export(out, weights, denoise, format, version, max_pixels):
     onnx_path(out) if as_onnx else version_path(out, version)  # says now what is wrong
     locate_weights(weights, "tensorflow")
     import_keras()
+    check_backend("An export")
     from retinex_keras.inference import load_pretrained
     from retinex_keras.serving.export import export_onnx, export_savedmodel
 

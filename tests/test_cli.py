@@ -549,3 +549,20 @@ def test_a_page_is_easy_to_read(page):
             assert not heading or heading in names, link
     assert [line for line in text.splitlines() if len(line) >= 128] == []
     assert page != GUIDES[0] or len(text.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("command", [["export", "serving"], ["export", "out.onnx"], ["benchmark"]])
+def test_what_needs_tensorflow_says_so_on_jax(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    assert main(command) == 2
+    assert "needs TensorFlow. Received Keras on jax: unset KERAS_BACKEND." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_machines_on_jax_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert "train together only on TensorFlow" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

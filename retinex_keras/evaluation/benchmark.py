@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from retinex_keras.data.pipeline import training_patches
-from retinex_keras.engines import check_backend
 from retinex_keras.inference import enhance
 from retinex_keras.networks.base import make_variables
 from retinex_keras.onnx_model import OnnxModel
@@ -39,7 +38,6 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
     """
     if unknown := [size for size in sizes if size not in SIZES]:
         raise ValueError(f"There is no size {unknown[0]!r}; use {', '.join(SIZES)}.")
-    check_backend("A benchmark")
     results = {"sgemm GFLOP/s": 1e-9 * _sgemm_flops(runs)}
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {threads} threads, medians of {runs} runs")

@@ -6,12 +6,15 @@ import http.server
 import io
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +92,16 @@ def test_a_server_turns_the_dials_as_enhance_does(url, exports, photo, tmp_path,
     photo.rename(tmp_path / "photos" / "photo.png")
     assert main(["request", url, str(tmp_path / "photos"), str(tmp_path / "out"), *options]) == 0
     np.testing.assert_array_equal(read_image(tmp_path / "out" / "photo.png"), expected)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_guides_lines_for_the_shell(urls, stand_in, exports, photo, tmp_path):
+    guide = (Path(__file__).parents[1] / "retinex_keras" / "serving" / "README.md").read_text()
+    (lines,) = re.findall(r"\n\n((?:    .*\n)*.*curl (?:.*\n    )*.*)", guide)
+    stand_in.failures, stand_in.delay = [], 0.0
+    photo.rename(tmp_path / "photo.jpg")  # a server goes by the content
+    subprocess.run(lines.replace("http://localhost:8501", urls["rest"]), shell=True, cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "bright.png"), enhance(tmp_path / "photo.jpg", exports[1][2]))
 
 
 def test_the_suffix_decides_the_format(url, photo, tmp_path):
@@ -352,7 +365,7 @@ def test_answers_that_are_not_of_tensorflow_serving(photo, capsys, body):
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [("413 Too Large", "the server refused it: a request of this size"), ("504 Gateway Timeout", "no answer in time")]
+    [("413 Too Large", "the server refused it: a request of this size"), ("504 Gateway Timeout", "its proxy waits no longer")]
     + [("502 Bad Gateway", "cannot be reached or is too busy"), ("403 Forbidden", "403, is none of TensorFlow Serving")],
 )
 def test_a_proxys_page_is_taken_by_its_status(photo, capsys, status, message):

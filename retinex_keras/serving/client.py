@@ -38,7 +38,7 @@ PROXIES = {  # what a proxy in front of the server means, whose answer is a page
     429: ("UNAVAILABLE", "too many requests"),
     502: ("UNAVAILABLE", "nothing answers behind its proxy"),
     503: ("UNAVAILABLE", "its proxy says so"),
-    504: ("DEADLINE_EXCEEDED", ""),
+    504: ("GATEWAY_TIMEOUT", "its proxy waits no longer for an answer; give the proxy more time"),
 }
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts

@@ -25,7 +25,7 @@ notebooks: .venv/ready
 	PYTEST_CURRENT_TEST= $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 # Open the notebooks in JupyterLab.
-lab: .venv/lab
+lab: .venv/notebooks
 	$(BIN)/jupyter lab notebooks
 
 # The virtual environment is made again when what it should hold has changed. It always has this checkout itself, not a copy.
@@ -35,6 +35,7 @@ lab: .venv/lab
 	$(INSTALL) '.[test]'
 	touch $@
 
-.venv/lab: .venv/ready
-	$(INSTALL) '.[notebooks]'
+# An extra of setup.cfg, by its name.
+.venv/%: .venv/ready
+	$(INSTALL) '.[$*]'
 	touch $@

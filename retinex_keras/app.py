@@ -293,13 +293,13 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
         )
         if folder:
             gr.HTML(f"<h3>All photos of {html.escape(str(folder))}</h3>" + _message(f"Their results go into {out}."))
-            force = gr.Checkbox(label="Make results again that exist")
+            force = gr.Checkbox(label="Replace results that exist")
             with gr.Row():
                 start = gr.Button("Brighten all, with these dials", scale=3)
                 stop = gr.Button("Stop", scale=1)
             report = gr.HTML()
             running = start.click(enhance_all, [weights, force, *sliders], report, api_visibility="private")
-            stopped = _message("Stopped. The results so far stay; the button goes on from there, unless it makes all again.")
+            stopped = _message("Stopped. The results so far stay. The button goes on from there, or replaces all of them.")
             stop.click(None, cancels=[running]).then(
                 lambda shown: stopped if "<progress" in (shown or "") else shown, report, report, api_visibility="private"
             )

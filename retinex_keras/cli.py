@@ -562,7 +562,7 @@ def _parser():
         "--denoise",
         type=STRENGTH,
         metavar="STRENGTH",
-        help="how much noise to remove, if the weights can be told (default: their own); 0 for none",
+        help="how much noise to remove, 0 for none; only for weights of the recipe paper (default: their own)",
     )
 
     engine, add = shared()
@@ -573,13 +573,13 @@ def _parser():
     )
 
     results, add = shared()
-    add("--force", action="store_true", help="write results again that exist, for example after you changed a dial")
+    add("--force", action="store_true", help="replace results that exist, for example after you turned a dial")
     add("--quality", type=PERCENT, default=95, metavar="1-100", help="quality of JPEG, WebP and AVIF (default: %(default)s)")
     add("--json", action="store_true", dest="as_json", help="report as a JSON object: made, existing, bad, skipped")
 
     steer, add = shared()
     add("--exposure", type=NUMBER, default=0.0, metavar="STOPS", help="brighter (+) or darker (-) than automatic, -3 to 3")
-    add("--brightness", type=NUMBER, metavar="LUMA", help="mean brightness of the result, 0 to 1, instead of an exposure")
+    add("--brightness", type=NUMBER, metavar="LUMA", help="mean brightness of the result, up to 1, instead of an exposure")
     add("--strength", type=NUMBER, default=1.0, help="0 is the photo itself, 1 the full result (default: 1)")
     about = "0 is grey, 2 is very strong; 1 leaves colours as they are (default: 1)"
     add("--colour", "--color", type=NUMBER, default=1.0, help=about)
@@ -592,11 +592,15 @@ def _parser():
     add("--photos", type=Path, metavar="DIR", help="folder of well-lit photos, darkened while training")
     add("--weights", metavar="NAME-or-PATH", help="weights to begin with (default: new networks)")
     add("--epochs", type=COUNT, default=100, help="epochs of each phase (default: %(default)s)")
-    add("--batch-size", type=COUNT, help="patches a step (default: the recipe's)")
+    add("--batch-size", type=COUNT, help="patches per step (default: the recipe's)")
     add("--patch-size", type=COUNT, help="side in pixels (default: the recipe's; with --whole 128)")
-    add("--whole", action="store_true", help="whole images, resized to squares, instead of patches")
-    add("--learning-rate", type=POSITIVE, help="learning rate of the optimizer (default: the recipe's)")
-    add("--decay-epoch", type=COUNT, help="a tenth of the learning rate from here on (default: a fifth of the epochs)")
+    add("--whole", action="store_true", help="whole images, resized to squares, instead of patches (paper, simple)")
+    add("--learning-rate", type=POSITIVE, help="learning rate of the optimizer (default: the recipe's, for new networks)")
+    add(
+        "--decay-epoch",
+        type=COUNT,
+        help="a tenth of the learning rate from here on (paper, simple; default: a fifth of the epochs)",
+    )
     add("--seed", type=INDEX, default=0, help="random seed of weights, order and patches (default: %(default)s)")
     add("--every", type=COUNT, default=20, help="epochs between validations and samples (default: %(default)s)")
     add("--filters", type=COUNT, help="channels of the inner layers of new networks (default: the recipe's)")
@@ -622,14 +626,14 @@ def _parser():
     add("out", type=Path, help="folder for the pictures")
     add("--max-pixels", **LIMIT)
 
-    add = command(evaluate, "Score a model on pairs, or on photos without references: a row an image.", pairs, model, engine)
+    add = command(evaluate, "Score a model on pairs, or on photos without references: one row per image.", pairs, model, engine)
     add("high", **HIGH, nargs="?")
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
 
-    told = "set the dial brightness to the mean of each reference: what knowing it would gain"
+    told = "give each picture the brightness of its reference: what knowing it would gain"
     add("--oracle-brightness", action="store_true", help=told)
 
-    add = command(compare, "Score several methods on the same pairs, a row a method.", pairs, engine)
+    add = command(compare, "Score several methods on the same pairs, one row per method.", pairs, engine)
     add("high", **HIGH)
     add(
         "--methods",
@@ -638,11 +642,11 @@ def _parser():
         help="names of methods without learning, from the extra baselines (default: all)",
     )
     add("--weights", nargs="*", metavar="NAME-or-PATH", help="weights of networks (default: all shipped ones)")
-    add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: a row a scene, a column a method")
+    add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: one row per scene, one column per method")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
     add("--sizes", nargs="+", metavar="SIZE", help="image sizes, height first: 400x600, 1080p, '12 MP' (default: all)")
-    add("--runs", type=COUNT, default=5, help="the median of so many is printed (default: %(default)s)")
+    add("--runs", type=COUNT, default=5, help="number of runs, of which the median is printed (default: %(default)s)")
     add("--weights", **WEIGHTS | {"help": f"as in enhance (default: {DEFAULT})"}, nargs="+", default=[DEFAULT])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "recipes whose training is measured (default: all of the package)"})
 
@@ -652,7 +656,7 @@ def _parser():
     add("out", type=Path, metavar="OUT.keras")
 
     add = command(export, "Write a model for TensorFlow Serving, with the server's settings beside it.", model)
-    add("out", type=Path, help="folder of the versions that the server polls; of ONNX, the file")
+    add("out", type=Path, help="folder of the model, which the server watches; for ONNX, the file to write")
     add("--format", choices=["savedmodel", "onnx"], help="default: by the suffix of the file")
     add("--version", type=COUNT, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})

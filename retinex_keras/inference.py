@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.machinery
 import io
+import itertools
 import json
 import math
 import os
@@ -288,7 +289,8 @@ def _tiles(image, model, tile, dials, *names):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
     Only a window, a tile and what the network sees around it, is held as floats. What lies beyond the image, up to a multiple,
-    repeats its border. Of the model's outputs those of the names are computed, or all.
+    repeats its border. Of the model's outputs those of the names are computed, or all. Work of more than five seconds shows
+    its progress in a terminal.
     """
     margin, multiple = model.tile_margin, model.size_multiple
     if tile is not None and (tile < multiple or tile % multiple):
@@ -302,19 +304,23 @@ def _tiles(image, model, tile, dials, *names):
             dials = dials._replace(exposure=_exposure_for(image, model, tile, dials))
         run, settings = model.runner(*names, steered=True), [np.float32(dials[:3])]
     context = _context(image)[None]
-    for rows, seen_rows in tiles[0].slices():
-        for columns, seen_columns in tiles[1].slices():
-            seen = image[seen_rows, seen_columns]
-            beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
-            if any(sum(beyond, ())):
-                seen = np.pad(seen, (*beyond, (0, 0)), "edge")
-            parts = run(_floats(seen)[None], context, *settings)
-            above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            inner = 0, slice(above, above + height), slice(before, before + width)
-            parts = {name: np.asarray(values)[inner] for name, values in parts.items()}
-            yield rows, columns, parts
-            del parts
+    spans = [*itertools.product(tiles[0].slices(), tiles[1].slices())]
+    if len(spans) > 1:
+        from tqdm import tqdm  # here, since it takes a tenth of a second
+
+        spans = tqdm(spans, "computing", unit="tile", leave=False, disable=None, delay=5)
+    for (rows, seen_rows), (columns, seen_columns) in spans:
+        seen = image[seen_rows, seen_columns]
+        beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
+        if any(sum(beyond, ())):
+            seen = np.pad(seen, (*beyond, (0, 0)), "edge")
+        parts = run(_floats(seen)[None], context, *settings)
+        above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        inner = 0, slice(above, above + height), slice(before, before + width)
+        parts = {name: np.asarray(values)[inner] for name, values in parts.items()}
+        yield rows, columns, parts
+        del parts
 
 
 def _floats(image):

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tqdm
 from hypothesis import given, strategies
 from PIL import Image
 
@@ -24,6 +26,20 @@ def test_tiled_is_whole_to_the_bit(seeded, random, height, width):
     for tile in (32, 72):
         for name, values in decompose(image, seeded, tile=tile).items():
             np.testing.assert_array_equal(values, whole[name], err_msg=name)
+
+
+def test_long_work_shows_its_progress_in_a_terminal(tiny, random, monkeypatch):
+    terminal, bar, delays = io.StringIO(), tqdm.tqdm, []
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(tqdm, "tqdm", lambda *args, delay, **options: delays.append(delay) or bar(*args, **options))
+    image = random.random((64, 48, 3), dtype="float32")
+    decompose(image, tiny)
+    assert terminal.getvalue() == ""  # one tile is all that there is
+    decompose(image, tiny, tile=8)
+    assert "computing:   0%|" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")  # the bar goes when the work is done
+    assert delays == [5]
 
 
 @given(

@@ -151,8 +151,13 @@ class _Tab:
         return out
 
 
+def _text(name):
+    """The name of a file as text, which its bytes need not be."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
 def _message(text, bad=False):
-    return f'<p class="message{" error" * bad}" role="status">{html.escape(text)}</p>' if text else ""
+    return f'<p class="message{" error" * bad}" role="status">{html.escape(_text(text))}</p>' if text else ""
 
 
 # The number beside a slider shows its value: Gradio does not mend one out of range, or none, that is typed there.
@@ -186,7 +191,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
         }
 
     def open_photo(path, weights, view, *values):
-        name = Path(path).name
+        name = _text(Path(path).name)
         try:
             tab = _Tab(Photo(path, models[weights], max_pixels), name, place)
         except (ValueError, OSError) as error:
@@ -292,7 +297,7 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
             None, js="() => document.querySelector('#result').click()"
         )
         if folder:
-            gr.HTML(f"<h3>All photos of {html.escape(str(folder))}</h3>" + _message(f"Their results go into {out}."))
+            gr.HTML(f"<h3>All photos of {html.escape(_text(folder))}</h3>" + _message(f"Their results go into {out}."))
             force = gr.Checkbox(label="Replace results that exist")
             with gr.Row():
                 start = gr.Button("Brighten all, with these dials", scale=3)
@@ -355,7 +360,7 @@ def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browse
     engine, path = locate_weights(weights, engine)
     photos = {}
     if folder:
-        photos = {path.relative_to(folder).as_posix(): path for path in list_images(folder)}
+        photos = {_text(path.relative_to(folder).as_posix()): path for path in list_images(folder)}
         folder = Path(folder).resolve()
         out = folder.with_name(f"{folder.name}_bright") if out is None else Path(out).resolve()
     photos |= {f"example: {path.stem}": path for path in _examples()}

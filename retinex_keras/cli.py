@@ -151,12 +151,6 @@ def _given(kind, text):
     return kind(text)
 
 
-def _result(text):
-    """The path of a picture or a folder to write, with the slash at its end."""
-    _given(Path, text)
-    return text
-
-
 def _number(kind, expected, fits):
     """A type of arguments: numbers of a kind that fit."""
 
@@ -281,12 +275,17 @@ def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json,
     if out != STANDARD:
         check_writable(out, quality, photo.shape[:2])
     picture = enhance(photo, load(), **dials)
-    with _target(out) as target:
-        write_image(target, picture, extras, quality)
+    if out == STANDARD:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "picture.png")
+            write_image(file, picture, extras)
+            sys.stdout.buffer.write(file.read_bytes())
+    else:
+        write_image(out, picture, extras, quality)
     if sheet:
         before_after(photo, picture, path=sheet)
     if as_json:
-        return _report(out, Report([target], [], [], []), as_json)
+        return _report(out, Report([Path(out)], [], [], []), as_json)
     if out != STANDARD:
         print(f"enhanced: {out}", *([f"sheet: {sheet}"] if sheet else []), sep="\n")
 
@@ -318,20 +317,8 @@ def _standard_input():
     return file
 
 
-@contextlib.contextmanager
-def _target(out):
-    """The path of the picture to write; for standard output that of a PNG, which then goes there."""
-    if out != STANDARD:
-        yield Path(out)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder, "picture.png")
-        sys.stdout.buffer.write(Path(folder, "picture.png").read_bytes())
-
-
 def _report(out, report, as_json, done="enhanced"):
     """Prints what became of the photos of a folder; returns the exit code."""
-    missed = report.bad + report.skipped
     if as_json:
         reasons = {name: [{"image": str(path), "reason": reason} for path, reason in getattr(report, name)] for name in REASONS}
         print(json.dumps(report._asdict() | reasons, indent=1, default=str))
@@ -340,9 +327,11 @@ def _report(out, report, as_json, done="enhanced"):
         counts += f", {_count(report.skipped, 'is', 'are')} skipped" if report.skipped else ""
         counts += "; --force makes results again" if report.existing and not report.made else ""
         print(f"{done}: {_count(report.made, 'image', 'images')} into {out}; {counts}")
-    for path, reason in missed:
+    for path, reason in report.bad:
         print(f"retinex: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-    return 1 if missed else 0
+    for path, reason in report.skipped:
+        print(f"retinex: {path}: {reason}", file=sys.stderr)
+    return 1 if report.bad or report.skipped else 0
 
 
 def _count(items, one, more):
@@ -432,7 +421,7 @@ def compare(low, high, methods, weights, engine, sheet, lpips, format):
     from retinex_keras.evaluation.scores import compare, report
     from retinex_keras.imaging.lpips import find_weights
     from retinex_keras.imaging.pixels import to_uint8
-    from retinex_keras.imaging.write import check_writable
+    from retinex_keras.imaging.write import check_is_not_input, check_writable
     from retinex_keras.inference import enhance, load_pretrained
 
     methods = METHODS if methods is None else methods
@@ -446,7 +435,9 @@ def compare(low, high, methods, weights, engine, sheet, lpips, format):
 
     chosen = {name: lambda image, method=METHODS[name]: to_uint8(method(image)["enhanced"]) for name in methods}
     weights = shipped_weights(choose_engine(engine=engine)) if weights is None else weights
-    find_pairs(low, high)  # says now what is wrong, before TensorFlow is imported
+    for path in itertools.chain(*find_pairs(low, high)):  # says now what is wrong, before TensorFlow is imported
+        if sheet:
+            check_is_not_input(sheet, path)
     for name in weights:
         locate_weights(name, engine)
     chosen |= {name: functools.partial(enhance, weights=load_pretrained(name, engine=engine)) for name in weights}
@@ -543,7 +534,7 @@ def _parser():
     def command(function, text, *parents):
         added = commands.add_parser(function.__name__, help=text, description=text, parents=parents)
         added.set_defaults(command=function)
-        for kind in (None, Path):
+        for kind in (None, Path, os.fspath):  # the last one keeps the slash at the end of a path
             added.register("type", kind, functools.partial(_given, kind or str))
         return added.add_argument
 
@@ -558,19 +549,12 @@ def _parser():
 
     model, add = shared()
     add("--weights", **WEIGHTS, default=DEFAULT)
-    add(
-        "--denoise",
-        type=STRENGTH,
-        metavar="STRENGTH",
-        help="how much noise to remove, 0 for none; only for weights of the recipe paper (default: their own)",
-    )
+    about = "how much noise to remove, 0 for none; only for weights of the recipe paper (default: their own)"
+    add("--denoise", type=STRENGTH, metavar="STRENGTH", help=about)
 
     engine, add = shared()
-    add(
-        "--engine",
-        choices=list(SUFFIXES),
-        help="what computes; onnx starts faster, and needs the extra onnx (default: tensorflow, if installed)",
-    )
+    about = "what computes; onnx starts faster, and needs the extra onnx (default: tensorflow, if installed)"
+    add("--engine", choices=list(SUFFIXES), help=about)
 
     results, add = shared()
     add("--force", action="store_true", help="replace results that exist, for example after you turned a dial")
@@ -596,11 +580,8 @@ def _parser():
     add("--patch-size", type=COUNT, help="side in pixels (default: the recipe's; with --whole 128)")
     add("--whole", action="store_true", help="whole images, resized to squares, instead of patches (paper, simple)")
     add("--learning-rate", type=POSITIVE, help="learning rate of the optimizer (default: the recipe's, for new networks)")
-    add(
-        "--decay-epoch",
-        type=COUNT,
-        help="a tenth of the learning rate from here on (paper, simple; default: a fifth of the epochs)",
-    )
+    about = "a tenth of the learning rate from here on (paper, simple; default: a fifth of the epochs)"
+    add("--decay-epoch", type=COUNT, help=about)
     add("--seed", type=INDEX, default=0, help="random seed of weights, order and patches (default: %(default)s)")
     add("--every", type=COUNT, default=20, help="epochs between validations and samples (default: %(default)s)")
     add("--filters", type=COUNT, help="channels of the inner layers of new networks (default: the recipe's)")
@@ -608,14 +589,10 @@ def _parser():
     add("--workers", metavar="HOST:PORT,...", help="all machines that train together (default: what TF_CONFIG says)")
     add("--index", type=INDEX, metavar="N", help="which of the workers this process is, from 0; the first writes")
 
-    add = command(
-        enhance, "Brighten a photo, several, or all photos of a folder and its subfolders.", model, engine, steer, results
-    )
-    add(
-        "image",
-        nargs="+",
-        help="photos, - for standard input, or a folder; with --cluster also its address, such as s3://bucket/photos",
-    )
+    about = "Brighten a photo, several, or all photos of a folder and its subfolders."
+    add = command(enhance, about, model, engine, steer, results)
+    about = "photos, - for standard input, or a folder; with --cluster also its address, such as s3://bucket/photos"
+    add("image", nargs="+", help=about)
     add("out", help="the picture to write, whose suffix decides the format, or - for a PNG on standard output; or a folder")
     add("--sheet", type=Path, metavar="FILE", help="also write the photo before and after, side by side")
     add("--max-pixels", **LIMIT)
@@ -630,17 +607,13 @@ def _parser():
     add("high", **HIGH, nargs="?")
     add("--results", type=Path, metavar="DIR", help="score these pictures, made by another program, instead of the model's")
 
-    told = "give each picture the brightness of its reference: what knowing it would gain"
-    add("--oracle-brightness", action="store_true", help=told)
+    about = "give each picture the brightness of its reference: what knowing it would gain"
+    add("--oracle-brightness", action="store_true", help=about)
 
     add = command(compare, "Score several methods on the same pairs, one row per method.", pairs, engine)
     add("high", **HIGH)
-    add(
-        "--methods",
-        nargs="*",
-        metavar="NAME",
-        help="names of methods without learning, from the extra baselines (default: all)",
-    )
+    about = "names of methods without learning, from the extra baselines (default: all)"
+    add("--methods", nargs="*", metavar="NAME", help=about)
     add("--weights", nargs="*", metavar="NAME-or-PATH", help="weights of networks (default: all shipped ones)")
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: one row per scene, one column per method")
 
@@ -661,15 +634,11 @@ def _parser():
     add("--version", type=COUNT, metavar="N", help="a positive number (default: the next one)")
     add("--max-pixels", **LIMIT | {"default": SERVED_PIXELS})
 
-    add = command(
-        request,
-        "Let a server brighten a photo or a folder. With the address alone: list its versions of the model.",
-        steer,
-        results,
-    )
+    about = "Let a server brighten a photo or a folder. With the address alone: list its versions of the model."
+    add = command(request, about, steer, results)
     add("url", help="http://host:8501 for REST, grpc://host:8500 for gRPC")
     add("image", type=Path, nargs="?", help="a photo or a folder")
-    add("out", type=_result, nargs="?", help="the picture to write, whose suffix decides the format; or a folder")
+    add("out", type=os.fspath, nargs="?", help="the picture to write, whose suffix decides the format; or a folder")
     add("--version", type=COUNT, metavar="N", help="version of the model (default: the server's latest)")
     add("--timeout", type=POSITIVE, default=600.0, metavar="SECONDS", help="longest time for each image (default: %(default)g)")
     add("--at-once", type=COUNT, default=4, metavar="N", help="images of a folder under way at a time (default: %(default)s)")

@@ -44,7 +44,7 @@ class OnnxModel:
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is not a file; check the path.") from None
         except Exception as error:  # ONNX Runtime has errors of its own
-            reason = str(error).split(" : ")[-1].splitlines()[0]
+            reason = (str(error).split(" : ")[-1] or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"{path} could not be loaded by ONNX Runtime ({reason}); pass a file that `retinex export --format onnx` made."
             ) from None

@@ -80,6 +80,12 @@ def random():
 
 
 @pytest.fixture
+def photo(tmp_path, random):
+    Image.fromarray(random.integers(0, 60, (13, 17, 3), dtype="uint8")).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
 def make_pairs(tmp_path):
     """Makes a folder of pairs of different content and size, as PNG: make_pairs(name, count)."""
 

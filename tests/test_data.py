@@ -123,6 +123,11 @@ def test_cache_on_disk_gives_the_same_and_follows_changes(make_pairs, tmp_path):
     assert load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
 
 
+def test_the_cache_takes_names_of_any_length(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / f"{'n' * 250}.png")
+    assert load_photos(tmp_path, cache=tmp_path / "cache")[0].shape == (1, 9, 9, 3)
+
+
 def test_the_cache_holds_no_file_open(tmp_path):
     for i in range(40):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")

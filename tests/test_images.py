@@ -265,6 +265,18 @@ def test_metadata_goes_from_format_to_format(tmp_path, pixels, described, source
     assert read_image(tmp_path / f"b.{target}").shape == upright(pixels).shape  # it is not turned again
 
 
+@pytest.mark.parametrize("target", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [b'="6"', b">6<"])
+def test_an_orientation_in_xmp_turns_nothing_twice(tmp_path, pixels, orientation, target):
+    exif = Image.Exif()
+    exif[0x0112] = 1  # the picture is upright, whatever XMP says
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, xmp=b"<x tiff:Orientation" + orientation + b"/>")
+    image, extras = read_photo(tmp_path / "a.jpg")
+    assert image.shape == pixels.shape
+    write_image(tmp_path / f"b.{target}", image, extras)
+    assert read_photo(tmp_path / f"b.{target}")[0].shape == pixels.shape
+
+
 def test_the_texts_of_a_picture_are_kept_in_any_letters(tmp_path, pixels, described):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", **described)
     with Image.open(tmp_path / "a.jpg") as picture:
@@ -289,6 +301,37 @@ def test_text_of_a_png_and_the_comment_of_a_jpeg(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", comment=b"dark")
     write_image(tmp_path / "b.jpg", pixels, read_photo(tmp_path / "a.jpg")[1])
     assert read_photo(tmp_path / "b.jpg")[1]["comment"] == b"dark"
+
+
+def psd(pixels, layers):
+    """A document of Photoshop: its picture, and layers that each hold the picture's negative."""
+    height, width = pixels.shape[:2]
+    negative = [b"\0\0" + plane.tobytes() for plane in np.moveaxis(255 - pixels, -1, 0)]
+    channels = b"".join(struct.pack(">hI", i, len(plane)) for i, plane in enumerate(negative))
+    record = struct.pack(">4iH", 0, 0, height, width, 3) + channels + b"8BIMnorm\xff\0\0\0" + struct.pack(">I", 12) + bytes(12)
+    info = struct.pack(">h", layers) + layers * record + layers * b"".join(negative)
+    info += bytes(len(info) % 2)
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, height, width, 8, 3) + bytes(8)
+    return (
+        head + struct.pack(">II", len(info) + 8, len(info)) + info + bytes(4) + b"\0\0" + np.moveaxis(pixels, -1, 0).tobytes()
+    )
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_layers_of_a_document_are_one_picture(tmp_path, pixels, layers):
+    (tmp_path / "a.psd").write_bytes(psd(pixels, layers))
+    with Image.open(tmp_path / "a.psd") as file:
+        assert file.n_frames == layers
+    np.testing.assert_array_equal(read_image(tmp_path / "a.psd"), pixels)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_16_bits_keeps_its_alpha(tmp_path, random, suffix):
+    grey, alpha = random.integers(0, 65536, (2, 5, 4, 1), "uint16")
+    write_image(tmp_path / f"a.{suffix}", grey, {"alpha": alpha})
+    image, extras = read_photo(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(image, grey.repeat(3, axis=-1))
+    np.testing.assert_array_equal(extras["alpha"], alpha)
 
 
 def test_metadata_too_long_for_a_jpeg_is_left_out(tmp_path, pixels):

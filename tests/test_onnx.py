@@ -117,7 +117,6 @@ def test_the_engine_can_be_chosen(tmp_path, capsys):
         assert "is for the engine onnx" in capsys.readouterr().err
     with pytest.raises(ValueError, match="Received '.*w.keras': name it w.onnx"):
         export_onnx(load_pretrained("simple"), tmp_path / "w.keras")
-    command = ["enhance", str(DARK), str(tmp_path / "out.png"), "--engine"]
     with pytest.raises(ValueError, match="no engine 'torch'; use one of tensorflow, onnx"):
         load_pretrained("natural", engine="torch")
     assert main(["enhance", str(DARK), str(tmp_path / "out.png"), "--engine", "onnx", "--weights", "paper"]) == 2
@@ -165,6 +164,15 @@ def test_files_that_are_no_weights_are_one_sentence(files, tmp_path, capsys):
         assert error.count("\n") == 1, error
         assert name in error
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_file_larger_than_the_memory_is_one_sentence(monkeypatch):
+    def read(path):
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(ValueError, match=r"natural.onnx could not be loaded by ONNX Runtime \(MemoryError\)"):
+        load_pretrained(engine="onnx")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -1,7 +1,7 @@
 """Folders of pairs and of photos to arrays."""
 
+import hashlib
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,7 @@ def load_scenes(groups, resize=None, cache=None):
                 arrays.append(load_scene(group, resize))
                 continue
             stamp = repr([(str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in group] + [resize])
-            stored = Path(cache) / f"{group[0].stem}-{zlib.crc32(stamp.encode()):08x}.npy"
+            stored = Path(cache) / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
             if not stored.exists():
                 with atomic_path(stored) as temporary:
                     np.save(temporary, load_scene(group, resize))

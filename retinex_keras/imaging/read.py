@@ -6,6 +6,7 @@ import functools
 import io
 import logging
 import os
+import re
 import struct
 import sys
 import threading
@@ -250,8 +251,8 @@ def _room(file):
 
 def _frames(file):
     """How many frames an opened file has; of a TIFF, where counting takes long, at most 99."""
-    if file.format in ("MPO", "HEIF"):
-        return 1  # a phone's JPEG with further pictures in it, or a burst
+    if file.format in ("MPO", "HEIF", "PSD"):
+        return 1  # a phone's JPEG with further pictures in it, a burst, or the layers of one picture
     if file.format != "TIFF":
         return getattr(file, "n_frames", 1)
     frames = 1
@@ -366,6 +367,8 @@ def _profile(file):
 def _metadata(file):
     """The extras of a decoded file but alpha, see `read_photo`."""
     extras = {name: file.info[name] for name in ("xmp", "comment") if isinstance(file.info.get(name), bytes)}
+    if "xmp" in extras:  # else an orientation that does not hold would turn the result
+        extras["xmp"] = re.sub(rb'(tiff:Orientation(?:="|>))[0-9]', rb"\g<1>1", extras["xmp"])
     profile = _profile(file)
     if profile and profile.profile.xcolor_space == "RGB " and file.mode != "CMYK":
         extras["icc_profile"] = file.info["icc_profile"]

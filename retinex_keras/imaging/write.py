@@ -89,6 +89,8 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
         if extras["alpha"].shape[:2] != image.shape[:2]:
             raise ValueError(f"Alpha of shape {extras['alpha'].shape} does not fit an image of {image.shape}: leave it out.")
         pixels = np.concatenate([pixels, to_integers(extras["alpha"], pixels.dtype)], axis=-1)
+        if pixels.shape[-1] == 2 and pixels.dtype == np.uint16 and suffix != ".png":  # a TIFF that Pillow would not read
+            pixels = pixels[..., [0, 0, 0, 1]]
     options = _options(suffix, extras, quality)
     with atomic_path(path) as temporary:
         if pixels.dtype == np.uint8:

@@ -43,6 +43,7 @@ PROXIES = {  # what a proxy in front of the server means, whose answer is a page
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
+TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type exif')  # where a server does not look for the orientation
 
 
 def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
@@ -94,39 +95,32 @@ class _Answer(http.client.HTTPResponse):
         self.fp.raw.readinto = lambda buffer: sock.settimeout(_seconds_left()) or read(buffer)
 
 
-@functools.cache
-def _in_time(connection):
-    """A class of urllib3's connections that keeps to the time for the whole request."""
+class _InTime:
+    """What keeps a connection of urllib3 to the time for the whole request."""
 
-    class InTime(connection):
-        response_class = _Answer
+    response_class = _Answer
 
-        def send(self, data):
-            if self.sock is None:
-                self.connect()
-            self.sock.settimeout(_seconds_left())
-            super().send(data)
-
-    return InTime
+    def send(self, data):
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(_seconds_left())
+        super().send(data)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
     def get_connection_with_tls_context(self, *args, **options):
         pool = super().get_connection_with_tls_context(*args, **options)
-        pool.ConnectionCls = _in_time(type(pool).ConnectionCls)
+        if not issubclass(pool.ConnectionCls, _InTime):
+            pool.ConnectionCls = type("InTime", (_InTime, pool.ConnectionCls), {})
         return pool
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp):  # even where it follows none, requests reads the whole body of a redirect
-        return None
 
 
 class _Rest:
     def __init__(self, url, version, timeout):
         self.url, self.timeout = url, timeout
         self.model = f"{url}/v1/models/{NAME}" + (f"/versions/{version}" if version else "")
-        self.session = _Session()
+        self.session = requests.Session()
+        self.session.get_redirect_target = lambda _: None  # where it follows none, it would still read a redirect's body
         self.session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self.session.headers["Accept-Encoding"] = "identity"  # what is small stays small
         for scheme in ("http://", "https://"):
@@ -404,7 +398,7 @@ def _enhanced(server, path, dials):
     photo, extras = read_photo(path)
     (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
     contents = Path(path).read_bytes()
-    if not contents.startswith(TAKEN):
+    if not contents.startswith(TAKEN) or TURNED.search(contents):
         contents = encode_png(photo)
     del photo
     try:  # twice its bytes are more than its PNG can have, in base64 too

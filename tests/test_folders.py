@@ -15,7 +15,7 @@ from PIL import Image
 
 from retinex_keras.cli import main
 from retinex_keras.folders.cluster import enhance_on_cluster
-from retinex_keras.folders.plan import plan_folder
+from retinex_keras.folders.plan import Place, plan_folder
 from retinex_keras.folders.run import enhance_files, run_plan
 from retinex_keras.imaging.atomic import atomic_path, remove_leftovers
 from retinex_keras.imaging.read import read_image
@@ -77,7 +77,7 @@ def test_names_that_are_one_on_some_filesystems_clash_there(pair, tmp_path):
 
 AT_WORK = """
 import sys, time
-from retinex_keras.folders.plan import plan_folder
+from retinex_keras.folders.plan import Place, plan_folder
 from retinex_keras.folders.run import run_plan
 from retinex_keras.imaging.atomic import atomic_path
 
@@ -151,6 +151,14 @@ def test_what_is_left_out_is_named(photos, fill, tmp_path, tiny, capsys):
     assert lines[0].endswith("It is a .jxl file, a format that is not read here; save it as a JPEG, PNG or TIFF.")
 
 
+def test_a_link_is_named_whatever_its_name_is(photos, tmp_path, tiny, monkeypatch, capsys):
+    (photos / "link").symlink_to(tmp_path)
+    tiny.save(tmp_path / "tiny.keras")
+    monkeypatch.chdir(photos)
+    assert main(["enhance", ".", str(tmp_path / "out"), "--weights", str(tmp_path / "tiny.keras")]) == 1
+    assert "retinex: link: A link to a folder is not followed" in capsys.readouterr().err
+
+
 def test_only_photos_that_cannot_be_read_are_no_empty_folder(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.x3f").touch()
@@ -180,6 +188,14 @@ def test_a_file_in_place_of_a_folder_is_found_before_work(photos, tmp_path, bloc
     assert names(tmp_path) == before
 
 
+def test_a_run_on_the_root_of_a_disk_goes_on(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    inside = photos.relative_to("/") / "a.png", (out / photos.relative_to("/") / "a.png").relative_to("/")
+    monkeypatch.setattr(Place, "images", lambda place: ([path.as_posix() for path in inside if Path("/", path).exists()], []))
+    assert copy_folder("/", out).made == [Path("/", inside[1])]
+    assert copy_folder("/", out).existing == [Path("/", inside[1])]
+
+
 def test_a_folder_under_another_name_is_not_its_own_output(photos, tmp_path):
     (tmp_path / "link").symlink_to(photos)
     for folder, out in ((photos, tmp_path / "link"), (tmp_path / "link", photos), (photos, photos / "nested" / "..")):
@@ -205,7 +221,7 @@ def test_what_is_no_place_for_a_cluster(photos, tmp_path, tiny, out, message):
 
 ORDINARY = """
 import sys
-from retinex_keras.folders.plan import plan_folder
+from retinex_keras.folders.plan import Place, plan_folder
 from retinex_keras.folders.run import enhance_files, run_plan
 
 for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):

@@ -113,8 +113,8 @@ class Place(NamedTuple):
                     raise OSError(f"{problem}: mend that, or name another folder.") from error
             stack.callback(_remove, lock)
             folders = {os.path.dirname(path) for path in paths}
-            _clear(folders)
-            stack.callback(_clear, folders)
+            remove_leftovers(*folders)
+            stack.callback(remove_leftovers, *folders)
             yield
 
     def read(self, path: str, max_pixels: int) -> tuple[np.ndarray, dict]:
@@ -168,11 +168,6 @@ def _remove(lock):
         os.unlink(lock)
 
 
-def _clear(folders):
-    for folder in folders:
-        remove_leftovers(folder)
-
-
 def find_place(place: PathLike) -> Place:
     """The place that a path or an address of fsspec names; a ValueError says what is wrong with it."""
     if not str(place):
@@ -210,10 +205,11 @@ class Plan(NamedTuple):
     alone: bool  # whether no other run may write to the sink meanwhile
 
     def without_results(self) -> "Plan":
-        """The plan of what is left to do by now, since results may have appeared."""
+        """The plan of what is left to do by now, since results may have appeared, if there are folders for it."""
         there = set() if self.force else self.sink.existing(self.targets.values())
         existing = [self.sink.full_name(target) for target in self.targets.values() if target in there]
         targets = {image: target for image, target in self.targets.items() if target not in there}
+        self.sink.check_writable(targets.values())
         return self._replace(targets=targets, existing=self.existing + existing)
 
 
@@ -244,7 +240,7 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
     if source.filesystem == sink.filesystem:
         above, below = _resolved(source, source.folder), _resolved(sink, sink.folder)
         inputs = {name: _resolved(source, source.path(name)) for name in names}
-        if below.startswith(f"{above}/"):  # earlier results are no inputs
+        if below.startswith(f"{above.rstrip('/')}/"):  # earlier results are no inputs
             names = [name for name in names if not inputs[name].startswith(f"{below}/")]
             skipped = [(name, reason) for name, reason in skipped if not _lies_in(source, source.path(name), below)]
         results = {f"{below}/{_result_name(name)}" for name in names}
@@ -255,14 +251,7 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
     targets = {source.path(name): sink.path(_result_name(name)) for name in names}
     skipped = [(source.full_name(source.path(name)), reason) for name, reason in skipped]
     _check_clashes(targets.items(), sink)
-    return _without_existing(targets, source, sink, force, skipped, alone=True)
-
-
-def _without_existing(targets, source, sink, force, skipped=(), alone=False):
-    """The plan of these targets, if there are folders for them."""
-    plan = Plan(targets, [], source, sink, force, list(skipped), alone).without_results()
-    sink.check_writable(plan.targets.values())
-    return plan
+    return Plan(targets, [], source, sink, force, skipped, alone=True).without_results()
 
 
 def plan_photos(
@@ -293,7 +282,7 @@ def plan_photos(
     if _identities(targets) & _identities(result for _, result in results):
         raise ValueError(f"Results in {out} would overwrite inputs, which are never overwritten; name another folder.")
     _check_clashes(results, sink)
-    return _without_existing(targets, source, sink, force)
+    return Plan(targets, [], source, sink, force, [], alone=False).without_results()
 
 
 def _identities(paths):

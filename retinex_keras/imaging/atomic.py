@@ -78,8 +78,8 @@ def locked(path: PathLike, flags: int = 0) -> Iterator[int]:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: PathLike) -> None:
-    """Removes what processes that were killed left in a folder; what others are writing there stays.
+def remove_leftovers(*folders: PathLike) -> None:
+    """Removes what processes that were killed left in folders; what others are writing there stays.
 
     >>> Path(".retinex-12345678.part").mkdir()
     >>> remove_leftovers(".")
@@ -88,6 +88,6 @@ def remove_leftovers(folder: PathLike) -> None:
     """
     if not fcntl:  # nobody can tell what is in use
         return
-    for leftover in Path(folder).glob("{prefix}*{suffix}".format(**MARKS)):
+    for leftover in (found for folder in folders for found in Path(folder).glob("{prefix}*{suffix}".format(**MARKS))):
         with contextlib.suppress(OSError), locked(leftover, os.O_DIRECTORY):
             shutil.rmtree(leftover)

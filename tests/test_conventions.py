@@ -219,6 +219,97 @@ def test_what_is_no_pair_is_one_sentence(networks, random):
         networks[1].fit(images, images, sample_weight=np.ones(2), verbose=0)
 
 
+def test_single_batches_and_uneven_ones_are_scored_by_the_image(networks, random):
+    low, high = (random.random((3, 16, 16, 3), dtype="float32") for _ in range(2))
+    _, decom_net, enhance_net, natural = networks
+    for network, options in ((decom_net, {}), (enhance_net, {"decom_net": decom_net}), (natural, {})):
+        network.compile(run_eagerly=True, **options)
+        together = network.test_on_batch(low, high, return_dict=True)
+        apart = network.evaluate(low, high, batch_size=2, verbose=0, return_dict=True)
+        assert apart == pytest.approx(together, rel=1e-4)
+        assert network.train_on_batch(low, high, return_dict=True)["loss"] == pytest.approx(together["loss"], rel=1e-5)
+
+
+def test_what_does_not_fit_together_is_one_sentence(networks, random):
+    small, large = (random.random((2, side, side, 3), dtype="float32") for side in (16, 24))
+    tiny, decom_net, enhance_net, natural = networks
+    for network, options in ((tiny, {}), (decom_net, {}), (enhance_net, {"decom_net": decom_net}), (natural, {})):
+        network.compile(run_eagerly=True, **options)
+        with pytest.raises(ValueError, match=r"must have one size. Received height and width \(24, 24\) and \(16, 16\)"):
+            network.fit(large, small, verbose=0)
+        with pytest.raises(ValueError, match="sample weights or class weights"):
+            network.fit(small, small, class_weight={0: 1.0}, verbose=0)
+        for weights in ([1.0], 0.5, "mae"):
+            with pytest.raises(ValueError, match="Expected loss_weights as a dict, {term: weight}. Received"):
+                network.compile(None, loss_weights=weights, **options)
+    context = random.random((2, 128, 128, 3), dtype="float32")
+    with pytest.raises(ValueError, match="A context has 128x128 pixels"):
+        natural((small, context[:, ::2]))
+    with pytest.raises(ValueError, match=r"Expected floats in \[0, 1\]. Received values from .* to 25"):
+        natural((small, 255 * context))
+
+
+def test_losses_of_layers_count(networks, random):
+    images = random.random((2, 16, 16, 3), dtype="float32")
+    for network in networks[:2]:
+        before = network.test_on_batch(images, images, return_dict=True)["loss"]
+        kernel = networks[1].shallow.kernel
+        kernel.regularizer = keras.regularizers.L2(1.0)
+        extra = float(np.square(kernel).sum())
+        assert network.test_on_batch(images, images, return_dict=True)["loss"] == pytest.approx(before + extra, rel=1e-4)
+        assert extra > 0.1
+        kernel.regularizer = None
+
+
+def test_a_frozen_network_stays_frozen_in_a_file(networks, random, tmp_path):
+    images = random.random((2, 16, 16, 3), dtype="float32")
+    for model in (networks[0], networks[3]):
+        model.decom_net.trainable = False
+        model.compile(keras.optimizers.Adam(0.1), run_eagerly=True)
+        model.fit(images, images, verbose=0)
+        model.save(tmp_path / "frozen.keras")
+        loaded = keras.models.load_model(tmp_path / "frozen.keras")
+        assert len(loaded.trainable_variables) == len(model.trainable_variables) == len(model.enhance_net.trainable_variables)
+        before = loaded.decom_net.get_weights()
+        loaded.fit(images, images, verbose=0)
+        assert all(map(np.array_equal, before, loaded.decom_net.get_weights()))
+
+
+def test_the_running_mean_is_what_is_scored_and_what_stays(networks, random):
+    images = random.random((4, 16, 16, 3), dtype="float32")
+    natural = networks[3]
+    optimizer = keras.optimizers.AdamW(0.03, use_ema=True, ema_momentum=0.9)
+    natural.compile(optimizer, run_eagerly=True)
+    start = natural.get_weights()
+    natural.fit(images, images, epochs=1, initial_epoch=1, verbose=0)  # no step at all
+    assert all(map(np.array_equal, start, natural.get_weights()))
+    history = natural.fit(images, images, batch_size=2, epochs=2, validation_data=(images, images), verbose=0).history
+    scores = natural.evaluate(images, images, verbose=0, return_dict=True)
+    assert scores["psnr"] == pytest.approx(history["val_psnr"][-1], abs=0.01)
+    assert scores["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-4)
+    means = [np.asarray(mean) for mean in optimizer._model_variables_moving_average]
+    assert all(map(np.array_equal, means, natural.get_weights()))
+
+
+def test_a_subclass_with_a_layer_of_its_own_comes_back(random, tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Wider(NaturalRetinexNet):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.extra = keras.layers.Conv2D(3, 1)
+
+        def build(self, shape):
+            super().build(shape)
+            self.extra.build((None, None, None, 3))
+
+    model = Wider(decom_net=NaturalDecomNet(4, 1), enhance_net=NaturalEnhanceNet((4, 6), 1, 4))
+    model.build((None, None, None, 3))
+    model.save(tmp_path / "wider.keras")
+    loaded = keras.models.load_model(tmp_path / "wider.keras")
+    assert all(map(np.array_equal, model.get_weights(), loaded.get_weights()))
+    assert len(loaded.extra.get_weights()) == 2
+
+
 def test_a_context_is_taken_by_models_that_need_none(random):
     images, context = random.random((2, 16, 16, 3), dtype="float32"), random.random((2, 128, 128, 3), dtype="float32")
     for model in (RetinexNet(DecomNet(4, 1), EnhanceNet(4)), SimpleCNN(4, 2)):
@@ -226,6 +317,12 @@ def test_a_context_is_taken_by_models_that_need_none(random):
         history = model.fit((images, context), images, verbose=0).history
         assert np.isfinite(history["loss"]).all()
         np.testing.assert_array_equal(model((images, context))["enhanced"], model(images)["enhanced"])
+    decom_net = DecomNet(4, 1)
+    decom_net.compile(run_eagerly=True)
+    for given in (images, (images, context)):
+        assert decom_net.evaluate(given, images, verbose=0)[0] == pytest.approx(
+            decom_net.evaluate(images, images, verbose=0)[0]
+        )
 
 
 def test_the_plain_cnn_trains_in_half_precision(random):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import functools
 import json
 import re
@@ -130,18 +131,23 @@ def test_weights_of_the_other_recipe_are_refused(pairs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_simple_recipe_learns_and_goes_on_from_its_weights(pairs, tmp_path, make_pairs):
+def test_the_simple_recipe_learns_and_goes_on_from_its_weights(pairs, tmp_path, make_pairs, monkeypatch):
     options = TINY | {"recipe": "simple", "epochs": 30, "every": 30, "learning_rate": 0.01}
     first = train_retinexnet(pairs, tmp_path / "first", validation=make_pairs("validation", count=1), **options)
     losses = [row["loss"] for row in log(first.parent, "simple")]
     assert losses[-1] < 0.7 * losses[0]
     assert [path.name for path in (first.parent / "samples").iterdir()] == ["simple-00030.png"]
     options |= {"epochs": 1, "learning_rate": 1e-12, "filters": None}
+    of_one_size = dataclasses.replace(find_recipe("simple"), refuses=("filters",))
+    monkeypatch.setattr("retinex_keras.recipes.simple.of_one_size", of_one_size, raising=False)
+    options["recipe"] = "retinex_keras.recipes.simple:of_one_size"
     second = train_retinexnet(pairs, tmp_path / "second", weights=first, **options)
     for before, after in zip(load_pretrained(first).get_weights(), load_pretrained(second).get_weights(), strict=True):
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="not of the recipe natural"):
         train_retinexnet(pairs, tmp_path / "third", weights=first)
+    with pytest.raises(ValueError, match="has no filters; leave it out"):
+        train_retinexnet(pairs, tmp_path / "third", **options | {"filters": 4})
 
 
 def test_photos_alone_and_whole_images_from_weights(pairs, tmp_path, tiny):

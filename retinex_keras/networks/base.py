@@ -15,6 +15,7 @@ from retinex_keras.imaging import metrics
 from retinex_keras.imaging.pixels import range_error
 
 SCORES = ("psnr", "ssim")
+NO_WEIGHTS = "The loss is a mean over whole images. Received sample weights or class weights: leave them out."
 
 
 def scaled(images):
@@ -91,13 +92,18 @@ def original_adam(learning_rate=1e-3):
     return keras.optimizers.Adam(learning_rate, epsilon=1e-8)
 
 
+def _innermost(optimizer):
+    """The optimizer itself, or the one that it wraps for float16."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def keeps_mean(optimizer):
     """Whether an optimizer, or the one that it wraps for float16, keeps a running mean of the weights.
 
     >>> keeps_mean(keras.optimizers.Adam(use_ema=True)), keeps_mean(original_adam())
     (True, False)
     """
-    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+    return getattr(_innermost(optimizer), "use_ema", False)
 
 
 @contextlib.contextmanager
@@ -134,6 +140,9 @@ def make_variables(model):
         model.build((None, None, None, 3))
     if not model.optimizer.built:  # the one for float16 would begin anew
         model.optimizer.build(model.trainable_variables)
+        if keeps_mean(model.optimizer):  # else it is zero until the first step, and `fit` without a step would leave zeros
+            for mean, weight in zip(_innermost(model.optimizer)._model_variables_moving_average, model.trainable_variables):
+                mean.assign(ops.convert_to_numpy(weight))
 
 
 def _replicas():
@@ -207,15 +216,24 @@ class PairModel(keras.Model):
         if loss is not None or weighted_metrics is not None:
             name, value = ("loss", loss) if loss is not None else ("weighted_metrics", weighted_metrics)
             raise ValueError(f"{type(self).__name__} has a loss of its own. Received {name}={value!r}: leave it out.")
+        if not isinstance(loss_weights or {}, dict):
+            raise ValueError(f"Expected loss_weights as a dict, {{term: weight}}. Received {loss_weights!r}.")
         if unknown := set(loss_weights or {}) - set(self.term_weights):
             names = ", ".join(self.term_weights)
             raise ValueError(f"The terms of the loss are {names}. Received {', '.join(sorted(unknown))}: name some of these.")
         super().compile(optimizer=self.default_optimizer() if optimizer is None else optimizer, **kwargs)
         self.loss_weights = self.term_weights | dict(loss_weights or {})
-        if self.optimizer.global_clipnorm and _replicas() > 1:
-            _clip_whole_batch(self.optimizer)
+        if _innermost(self.optimizer).global_clipnorm and _replicas() > 1:
+            _clip_whole_batch(_innermost(self.optimizer))
 
     def fit(self, *args, **kwargs):
+        """Keras's `fit`. Where the optimizer keeps a running mean of the weights, the mean is what is scored meanwhile."""
+        callbacks = kwargs.get("callbacks") or []
+        swaps = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in keras.tree.flatten(callbacks))
+        if self.compiled and keeps_mean(self.optimizer) and not swaps:
+            kwargs["callbacks"] = [keras.callbacks.SwapEMAWeights(), *keras.tree.flatten(callbacks)]
+        if kwargs.get("class_weight"):
+            raise ValueError(NO_WEIGHTS)
         if keras.backend.backend() == "tensorflow" and self.built and self.compiled:
             with self.distribute_strategy.scope():
                 make_variables(self)
@@ -237,23 +255,24 @@ class PairModel(keras.Model):
         if optimizer_built:  # then the file has its state
             self.optimizer.build(self.trainable_variables)
 
-    def total_loss(self, terms, training=True):
-        """Notes the terms and returns their weighted sum; of several replicas, each one's share of it."""
-        if set(terms) != set(self.term_weights):
-            expected, received = (", ".join(sorted(names)) for names in (self.term_weights, terms))
-            raise ValueError(f"{type(self).__name__}.term_weights names {expected}. Received from loss_terms: {received}.")
-        loss = sum(weight * terms[name] for name, weight in self.loss_weights.items())
-        self._update_means({"loss": loss, **terms})
-        self.scores_batches = not training
-        return loss if _replicas() == 1 else loss / _replicas()
-
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Notes the terms and returns their weighted sum; of several replicas, each one's share of it."""
         if sample_weight is not None:
-            raise ValueError("The loss is a mean over whole images. Received sample weights or class weights: leave them out.")
+            raise ValueError(NO_WEIGHTS)
         if y is None:
             raise ValueError("The model learns from pairs. Received dark images alone: pass the well-lit ones as y.")
         low = tuple(map(scaled, x)) if isinstance(x, (tuple, list)) else scaled(x)
-        return self.total_loss(self.loss_terms(low, unit_range(y), y_pred, training), training)
+        one, other = [tuple(images.shape[1:3]) for images in (low[0] if isinstance(low, tuple) else low, y)]
+        if one != other and None not in one + other:
+            raise ValueError(f"The two images of a pair must have one size. Received height and width {one} and {other}.")
+        terms = self.loss_terms(low, unit_range(y), y_pred, training)
+        if set(terms) != set(self.term_weights):
+            expected, received = (", ".join(sorted(names)) for names in (self.term_weights, terms))
+            raise ValueError(f"{type(self).__name__}.term_weights names {expected}. Received from loss_terms: {received}.")
+        loss = sum([weight * terms[name] for name, weight in self.loss_weights.items()] + self.losses)  # of layers
+        self._update_means({"loss": loss, **terms}, ops.shape(y)[0])
+        self.scores_batches = not training
+        return loss if _replicas() == 1 else loss / _replicas()
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         high = ops.cast(scaled(y), "float32")
@@ -264,9 +283,9 @@ class PairModel(keras.Model):
         results = super().compute_metrics(x, high, picture)
         return {name: value for name, value in results.items() if self.scores_batches or name not in SCORES}
 
-    def _update_means(self, values):
-        for name, value in values.items():  # scalars, or one value an image
-            self.means[name].update_state(value)
+    def _update_means(self, values, images=None):
+        for name, value in values.items():  # means over so many images, or one value an image
+            self.means[name].update_state(value, images)
 
     @property
     def metrics(self):
@@ -355,14 +374,17 @@ class RetinexModel(LowLightModel):
         self.decom_net, self.enhance_net = decom_net, enhance_net
 
     def build_if_trained(self):
-        """Called at the end of `__init__`: what joins two built networks is built too."""
-        if self.decom_net.built and self.enhance_net.built:
+        """Called at the end of `__init__`: what joins two built networks is built too, unless a subclass builds more."""
+        if type(self).build is RetinexModel.build and self.decom_net.built and self.enhance_net.built:
             self.build((None, None, None, 3))
 
     def build(self, input_shape):
         for network in (self.decom_net, self.enhance_net):
             if not network.built:  # a trained one is
                 network.build(input_shape)
+            if not network.trainable:  # as a file may say; Keras leaves its layers trainable
+                network.trainable = True  # else the next line would change nothing
+                network.trainable = False
         self.built = True
 
     @property

@@ -18,8 +18,8 @@ from keras import layers, ops
 from retinex_keras.data.pipeline import training_view
 from retinex_keras.imaging import metrics
 from retinex_keras.imaging.lpips import lpips
-from retinex_keras.imaging.pixels import context_indices
-from retinex_keras.networks.base import RetinexModel, image_and_context, scaled, unit_range
+from retinex_keras.imaging.pixels import CONTEXT, context_indices
+from retinex_keras.networks.base import RetinexModel, image_and_context, unit_range
 from retinex_keras.networks.layers import depth_to_space, double, gather_2d, pad_to_multiple, space_to_depth
 from retinex_keras.networks.losses import grayscale, smoothness
 from retinex_keras.recipes import Phase, Recipe, cosine_schedule
@@ -225,16 +225,11 @@ class NaturalEnhanceNet(keras.Model):
         for layer in (self.balance, *self.modulate):
             layer.build((None, channels))
         self.stem.build((None, None, None, 16))
-        for width, pair in zip(
-            (*self.widths, *self.widths[-1:] * (self.blocks - 1), *self.widths[-2::-1]),
-            (*self.encoder, *self.deepest, *self.decoder),
-        ):
+        for pair in (*self.encoder, *self.deepest, *self.decoder):
             for layer in pair:
-                layer.build((None, None, None, width))
-        for i, layer in enumerate(self.down):
-            layer.build((None, None, None, self.widths[i]))
-        for i, layer in enumerate(self.up):
-            layer.build((None, None, None, self.widths[-1 - i]))
+                layer.build((None, None, None, layer.filters))  # as many channels come in as go out
+        for layer, width in (*zip(self.down, self.widths), *zip(self.up, self.widths[::-1])):
+            layer.build((None, None, None, width))
         self.head.build((None, None, None, self.widths[0]))
         self.built = True
 
@@ -310,7 +305,12 @@ class NaturalRetinexNet(RetinexModel):
         image, context = image_and_context(image, context)
         image = unit_range(image)
         height, width = ops.shape(image)[1:3]
-        context = gather_2d(image, context_indices(height), context_indices(width)) if context is None else scaled(context)
+        if context is None:
+            context = gather_2d(image, context_indices(height), context_indices(width))
+        else:
+            context = unit_range(context)
+            if tuple(context.shape[1:3]) not in ((CONTEXT, CONTEXT), (None, None)):
+                raise ValueError(f"A context has {CONTEXT}x{CONTEXT} pixels, see `context_indices`. Received {context.shape}.")
         reflectance, illumination = self.decom_net(pad_to_multiple(image, self.size_multiple), training=training)
         restored, adjusted = self.enhance_net(reflectance, illumination, context, training=training)
         parts = self.joined(reflectance, illumination, restored, adjusted)

@@ -18,7 +18,7 @@ from keras import layers, ops
 
 from retinex_keras.data.degrade import darken
 from retinex_keras.data.pipeline import training_patch
-from retinex_keras.networks.base import PairModel, RetinexModel, image_and_context, original_adam, scaled, unit_range
+from retinex_keras.networks.base import PairModel, RetinexModel, image_and_context, original_adam, unit_range
 from retinex_keras.networks.denoise import STRENGTH, Denoise
 from retinex_keras.networks.layers import conv, enlarge, with_dependency
 from retinex_keras.networks.losses import reconstruction, smoothness
@@ -96,9 +96,10 @@ class PhaseNetwork(PairModel):
     @staticmethod
     def pair(data):
         """The dark and the well-lit images of what `fit` and `evaluate` were given."""
-        if not isinstance(data, (tuple, list)) or len(data) != 2 or data[1] is None:
+        low, high, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if high is None or weights is not None:
             raise ValueError("The network learns from pairs. Pass dark and well-lit images, and no sample or class weights.")
-        return data
+        return image_and_context(low)[0], high  # these networks need no context
 
     def test_step(self, *state_and_data):
         *state, data = state_and_data  # a state on JAX
@@ -165,8 +166,7 @@ class DecomNet(PhaseNetwork):
             low, high = self.pair(data)
             with tf.GradientTape() as tape:
                 parts = self((low, high), training=True)
-                loss = self.total_loss(self.loss_terms((scaled(low), scaled(high)), high, parts))
-                loss = self.optimizer.scale_loss(loss)
+                loss = self.optimizer.scale_loss(self.compute_loss((low, high), high, parts))
             gradients = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply(gradients, self.trainable_variables)
             return self.compute_metrics(low, high, parts)
@@ -247,8 +247,7 @@ class EnhanceNet(PhaseNetwork):
             reflectance, illumination = self.decompose(low)  # Decom-Net is not trained here
             with tf.GradientTape() as tape:
                 adjusted = self(reflectance, illumination, training=True)
-                loss = self.total_loss(adjustment_terms(unit_range(high), reflectance, adjusted))
-                loss = self.optimizer.scale_loss(loss)
+                loss = self.optimizer.scale_loss(self.compute_loss((reflectance, illumination), high, adjusted))
             gradients = tape.gradient(loss, self.trainable_variables)
             self.optimizer.apply(gradients, self.trainable_variables)
             return self.compute_metrics((reflectance, illumination), high, adjusted)
@@ -266,7 +265,8 @@ class EnhanceNet(PhaseNetwork):
         """What the Decom-Net of `compile` makes of an image: `(reflectance, illumination)`."""
         if self.split is None:
             raise ValueError(
-                "EnhanceNet learns from what Decom-Net makes of images: pass a trained one to compile(decom_net=...)."
+                "EnhanceNet learns from what Decom-Net makes of images: pass a trained one to compile(decom_net=...); to go on "
+                "with a file, also its optimizer: compile(net.optimizer, decom_net=...)."
             )
         return self.split(image)
 

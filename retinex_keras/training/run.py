@@ -16,7 +16,7 @@ from retinex_keras.folders.plan import Place
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.metrics import WINDOW
 from retinex_keras.inference import load_pretrained
-from retinex_keras.networks.base import keeps_mean, make_variables, mean_weights
+from retinex_keras.networks.base import make_variables, mean_weights
 from retinex_keras.recipes import DEFAULT, find_recipe
 from retinex_keras.training.state import FINAL, RunState, Samples, check_same_run, fingerprint, prepare_folder
 
@@ -135,19 +135,10 @@ def train_retinexnet(
         raise ValueError(f"every is at least 1. Received every={every}.")
     with strategy.scope():
         start = _load_start(recipe, weights, filters)
-    settings = Settings.of(
-        recipe,
-        epochs,
-        whole,
-        decay_epoch,
-        seed,
-        weights,
-        photos,
-        batch_size=batch_size,
-        patch_size=patch_size,
-        learning_rate=learning_rate,
-        filters=start.filters if start else filters,
-    )
+    given = {"batch_size": batch_size, "patch_size": patch_size, "learning_rate": learning_rate, "filters": filters}
+    settings = Settings.of(recipe, epochs, whole, decay_epoch, seed, weights, photos, **given)
+    if start:
+        settings = dataclasses.replace(settings, filters=start.filters)
     check_same_run(out, dataclasses.asdict(settings))
     final = out / FINAL
     if final.exists():
@@ -246,8 +237,6 @@ def _fit_from_state(network, patches, state, callbacks, logs, options):
         network.optimizer.finalize_variable_values(network.trainable_variables)  # as `fit` does at its end
         return
     print(f"{type(network).__name__}: epochs {state.epoch + 1} to {options['epochs']}", flush=True)
-    if keeps_mean(network.optimizer):
-        callbacks.append(keras.callbacks.SwapEMAWeights())  # the mean weights are those that are scored
     if state.chief and keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(logs))
     network.fit(patches(state.epoch), initial_epoch=state.epoch, callbacks=callbacks, **options)

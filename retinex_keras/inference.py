@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
-import importlib.machinery
+import importlib
 import io
 import itertools
 import json
 import math
 import os
+import sys
 import threading
 import warnings
 import zipfile
@@ -150,7 +151,8 @@ def _import_model(keras, config):
         return
     spec, path = None, None
     for i in range(len(module.split("."))):  # found without importing the packages that it is in
-        spec = importlib.machinery.PathFinder.find_spec(".".join(module.split(".")[: i + 1]), path)
+        dotted = ".".join(module.split(".")[: i + 1])
+        spec = next(filter(None, (finder.find_spec(dotted, path) for finder in sys.meta_path)), None)
         if spec is None:
             raise ModuleNotFoundError(f"No module named {module!r}")
         path = spec.submodule_search_locations

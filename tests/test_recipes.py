@@ -1,5 +1,6 @@
 """A recipe of a user's own is one module, which the commands take like those of the package."""
 
+import dataclasses
 import json
 import os
 import re
@@ -112,17 +113,39 @@ def test_weights_find_their_module_in_another_process(mine, tmp_path):
     assert "No module named 'mine'" in result.stderr
 
 
-def test_a_benchmark_measures_it(mine, monkeypatch, capsys, tmp_path):
+def test_weights_find_a_module_that_a_finder_of_its_own_imports(mine, tmp_path):
+    """As that of a package which was installed to be edited in place."""
+    model = find_recipe("mine:recipe").build(4, 0)
+    model.build((None, None, None, 3))
+    model.save(tmp_path / "mine.keras")
+    script = f"""
+import importlib.util, sys, retinex_keras
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, {str(mine / "mine.py")!r}) if name == "mine" else None
+sys.meta_path.append(Finder)
+print(type(retinex_keras.load_pretrained({str(tmp_path / "mine.keras")!r})).__module__)
+"""
+    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=elsewhere)
+    assert result.stdout == "mine\n", result.stderr
+
+
+def test_a_benchmark_measures_it_with_large_batches_and_patches(mine, monkeypatch, capsys, tmp_path):
     from retinex_keras.evaluation import benchmark
 
     monkeypatch.setitem(benchmark.SIZES, "small", (16, 24))
     recipe = find_recipe("mine:recipe")
+    recipe = dataclasses.replace(recipe, defaults={**recipe.defaults, "batch_size": 33})
+    large = dataclasses.replace(recipe, defaults={**recipe.defaults, "batch_size": 1, "patch_size": 416})
     model = recipe.build(4, 0)
     model.build((None, None, None, 3))
-    benchmark.benchmark({"mine": model}, [recipe], ["small"], runs=1)
+    benchmark.benchmark({"mine": model}, [recipe, large], ["small"], runs=1)
     printed = capsys.readouterr().out
     assert "mine, small: " in printed
     assert "gain, GainNet, 16x16 patches/s: " in printed
+    assert "gain, GainNet, 416x416 patches/s: " in printed
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import timeit
 from importlib.util import find_spec
@@ -45,7 +46,7 @@ def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs
     largest = max(sizes, key=SIZES.get)
     for model in models.values():  # before anything is computed in one piece
         enhance(np.zeros((*SIZES[largest], 3), "float32"), model)
-    results["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    results["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(f"peak memory with {largest}: {results['peak MiB']:.0f} MiB")
     has_onnx = find_spec("onnxruntime") and find_spec("tf2onnx")
     onnx_models = {name: _in_onnx_runtime(model) for name, model in models.items() if has_onnx}
@@ -101,12 +102,13 @@ def _flops(model, height, width):
 
 
 def _training_rates(recipes, runs):
-    """Patches a second of each recipe: of its data pipeline alone, and of its training steps, on 400x600 images of noise."""
-    images = [np.random.default_rng(i).integers(0, 256, (2, 400, 600, 3), dtype="uint8") for i in range(32)]
+    """Patches a second of each recipe: of its data pipeline alone, and of its training steps, on images of noise."""
     rates = {}
     for recipe in recipes:
         model = recipe.build(recipe.defaults["filters"], 0)
         size, count = recipe.defaults["patch_size"], recipe.defaults["batch_size"]
+        shape = 2, max(400, size), max(600, size), 3
+        images = [np.random.default_rng(i).integers(0, 256, shape, dtype="uint8") for i in range(max(32, count))]
         patches = training_patches(images, size, count, view=recipe.view)
         iterator = iter(patches)
         seconds = _median_seconds(lambda: [next(iterator) for _ in range(20)], runs)  # noqa: B023, called at once

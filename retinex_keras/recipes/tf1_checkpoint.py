@@ -8,24 +8,17 @@ from pathlib import Path
 from retinex_keras.data.pairs import name_some
 from retinex_keras.engines import import_keras
 
+# The layers by their names in the original, in the order of ours.
+LAYERS = {
+    "DecomNet": ("shallow_feature_extraction", *(f"activated_layer_{i}" for i in range(5)), "recon_layer"),
+    "RelightNet": ("conv2d", *(f"conv2d_{i}" for i in range(1, 9))),
+}
 
-def _decom_variables(net):
+
+def _variables(net, scope):
     """The network's variables by the names they have in the original."""
-    names = ["shallow_feature_extraction", *(f"activated_layer_{i}" for i in range(net.depth)), "recon_layer"]
-    return _by_name("DecomNet", names, [net.shallow, *net.activated, net.recon])
-
-
-def _enhance_variables(net):
-    names = ["conv2d", *(f"conv2d_{i}" for i in range(1, 9))]
-    return _by_name("RelightNet", names, [net.conv0, *net.down, *net.up, net.fusion, net.output_conv])
-
-
-def _by_name(scope, names, layers):
-    return {
-        f"{scope}/{name}/{kind}": variable
-        for name, layer in zip(names, layers)
-        for kind, variable in (("kernel", layer.kernel), ("bias", layer.bias))
-    }
+    names = [f"{scope}/{layer}/{kind}" for layer in LAYERS[scope] for kind in ("kernel", "bias")]
+    return dict(zip(names, net.weights, strict=True))
 
 
 def convert_checkpoint(decom=None, enhance=None):
@@ -51,13 +44,13 @@ def convert_checkpoint(decom=None, enhance=None):
     from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
     networks, notes = {}, []
-    for key, folder, network, variables in (
-        ("decom_net", decom, DecomNet(), _decom_variables),
-        ("enhance_net", enhance, EnhanceNet(), _enhance_variables),
+    for key, folder, network, scope in (
+        ("decom_net", decom, DecomNet(), "DecomNet"),
+        ("enhance_net", enhance, EnhanceNet(), "RelightNet"),
     ):
         if folder is not None:
             network.build((None, None, None, 3))
-            notes += _read(folder, type(network).__name__, variables(network))
+            notes += _read(folder, type(network).__name__, _variables(network, scope))
             networks[key] = network
     if len(networks) == 1:
         return *networks.values(), notes

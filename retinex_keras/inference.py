@@ -291,8 +291,8 @@ def _tiles(image, model, tile, dials, *names):
     """Yields the rows and columns of each tile, as slices, and what the model makes of it, a dict of (h, w, C) arrays.
 
     Only a window, a tile and what the network sees around it, is held as floats. What lies beyond the image, up to a multiple,
-    repeats its border. Of the model's outputs those of the names are computed, or all. Work of more than five seconds shows
-    its progress in a terminal.
+    repeats its border. Of the model's outputs those of the names are computed, or all. Tiles that take more than five
+    seconds show their progress in a terminal.
     """
     margin, multiple = model.tile_margin, model.size_multiple
     if tile is not None and (tile < multiple or tile % multiple):
@@ -310,7 +310,7 @@ def _tiles(image, model, tile, dials, *names):
     if len(spans) > 1:
         from tqdm import tqdm  # here, since it takes a tenth of a second
 
-        spans = tqdm(spans, "computing", unit="tile", leave=False, disable=None, delay=5)
+        spans = tqdm(spans, "computing", unit="tile", leave=False, disable=None if sys.stderr else True, delay=5)
     for (rows, seen_rows), (columns, seen_columns) in spans:
         seen = image[seen_rows, seen_columns]
         beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]

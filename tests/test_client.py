@@ -26,7 +26,7 @@ from retinex_keras.cli import main
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
-from retinex_keras.serving.client import connect, request_folder
+from retinex_keras.serving.client import _is_turned_elsewhere, connect, request_folder
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +128,20 @@ def test_what_the_server_does_not_take_is_sent_as_png(url, exports, tmp_path, ra
     np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "packed.png", "both.jpg"])
 def test_an_orientation_where_the_server_does_not_look_turns_the_photo(url, exports, tmp_path, random, name):
     photo, info = tmp_path / name, PngImagePlugin.PngInfo()
     exif = Image.Exif()
     exif[0x0112] = 6
     info.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n")
-    others = {"pnginfo": info} if name == "a.png" else {"xmp": b'<x tiff:Orientation="6"/>'}
+    xmp = '<x tiff:Orientation="6"/>'
+    if name == "packed.png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp, zip=True)
+    others = {"pnginfo": info} if name.endswith("png") else {"xmp": xmp.encode()}
+    others |= {"exif": exif} if name == "both.jpg" else {}
     Image.fromarray(random.integers(0, 60, (13, 17, 3), "uint8")).save(photo, **others)
+    assert _is_turned_elsewhere(photo.read_bytes()) == (name != "both.jpg")
     assert main(["request", url, str(photo), str(tmp_path / "out.png")]) == 0
     assert read_image(tmp_path / "out.png").shape == (17, 13, 3)
     np.testing.assert_array_equal(read_image(tmp_path / "out.png"), enhance(photo, exports[1][2]))

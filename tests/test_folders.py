@@ -77,7 +77,7 @@ def test_names_that_are_one_on_some_filesystems_clash_there(pair, tmp_path):
 
 AT_WORK = """
 import sys, time
-from retinex_keras.folders.plan import Place, plan_folder
+from retinex_keras.folders.plan import plan_folder
 from retinex_keras.folders.run import run_plan
 from retinex_keras.imaging.atomic import atomic_path
 
@@ -221,7 +221,7 @@ def test_what_is_no_place_for_a_cluster(photos, tmp_path, tiny, out, message):
 
 ORDINARY = """
 import sys
-from retinex_keras.folders.plan import Place, plan_folder
+from retinex_keras.folders.plan import plan_folder
 from retinex_keras.folders.run import enhance_files, run_plan
 
 for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):

@@ -205,7 +205,10 @@ class Plan(NamedTuple):
     alone: bool  # whether no other run may write to the sink meanwhile
 
     def without_results(self) -> "Plan":
-        """The plan of what is left to do by now, since results may have appeared, if there are folders for it."""
+        """The plan of what is left to do by now, since results may have appeared.
+
+        Raises an error if a folder for it cannot be made or written to.
+        """
         there = set() if self.force else self.sink.existing(self.targets.values())
         existing = [self.sink.full_name(target) for target in self.targets.values() if target in there]
         targets = {image: target for image, target in self.targets.items() if target not in there}

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +95,7 @@ def run_plan(plan: Plan, executor: Callable[[Plan], Outcomes]) -> Report:
 
     made, bad = [], []
     with carried_out(plan, executor) as (plan, ended):
-        for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None):
+        for image, reason in tqdm(ended, total=len(plan.targets), unit="image", disable=None if sys.stderr else True):
             if reason is None:
                 made.append(plan.sink.full_name(plan.targets[image]))
             else:

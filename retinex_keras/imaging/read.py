@@ -322,7 +322,7 @@ def _upright(file, raw=None):
     with contextlib.suppress(Exception):  # damaged EXIF is no reason to refuse a picture, here and below
         file.getexif()  # what is not in `exif`: TIFF's, and the orientation in XMP
     file.info.pop("Raw profile type exif", None)  # or Pillow would write it anew
-    orientation = _orientation(exif or b"")
+    orientation = exif_orientation(exif or b"")
     if orientation is not None:
         file.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(file, in_place=True)
@@ -331,8 +331,14 @@ def _upright(file, raw=None):
     return file
 
 
-def _orientation(exif):
-    """The orientation in EXIF data, None if there is none; what `serving.decode` takes for it, so that both turn alike."""
+def exif_orientation(exif: bytes) -> int | None:
+    """The orientation in EXIF data, None if there is none; what `serving.decode` takes for it, so that both turn alike.
+
+    >>> exif = Image.Exif()
+    >>> exif[274] = 6
+    >>> exif_orientation(exif.tobytes()), exif_orientation(b"")
+    (6, None)
+    """
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     found = None
@@ -420,6 +426,8 @@ def list_images(folder: PathLike, nested: bool = True) -> list[Path]:
     names, skipped = scan_folder(folder, nested)
     if not names:
         first = f" {skipped[0][0]} is there: {skipped[0][1]}" if skipped else ""
+        if not nested and any(path.is_dir() for path in Path(folder).iterdir()):
+            first += " Its subfolders are not read here: you can name one of them."
         raise ValueError(f"{folder} holds no image in a format that is read here; put some there.{first}")
     return [Path(folder, name) for name in names]
 

@@ -266,7 +266,7 @@ class EnhanceNet(PhaseNetwork):
         if self.split is None:
             raise ValueError(
                 "EnhanceNet learns from what Decom-Net makes of images: pass a trained one to compile(decom_net=...); to go on "
-                "with a file, also its optimizer: compile(net.optimizer, decom_net=...)."
+                "with a file, compile(net.optimizer, decom_net=..., loss_weights=net.loss_weights)."
             )
         return self.split(image)
 

@@ -8,6 +8,7 @@ import functools
 import http.client
 import http.cookiejar
 import importlib.util
+import io
 import json
 import re
 import struct
@@ -19,12 +20,13 @@ from pathlib import Path
 
 import requests
 import urllib3
+from PIL import Image
 
 from retinex_keras.dials import DEFAULTS, Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike, png
-from retinex_keras.imaging.read import read_image, read_photo
+from retinex_keras.imaging.read import exif_orientation, read_image, read_photo
 from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, encode_png, write_image
 
 NAME = "retinex"  # of the model on the server
@@ -43,7 +45,8 @@ PROXIES = {  # what a proxy in front of the server means, whose answer is a page
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
 TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
-TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type exif')  # where a server does not look for the orientation
+# Where a server does not look for the orientation: in XMP, in a PNG's text, in its compressed XMP.
+TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01')
 
 
 def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_Rest | _Grpc":
@@ -111,7 +114,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def get_connection_with_tls_context(self, *args, **options):
         pool = super().get_connection_with_tls_context(*args, **options)
         if not issubclass(pool.ConnectionCls, _InTime):
-            pool.ConnectionCls = type("InTime", (_InTime, pool.ConnectionCls), {})
+            pool.ConnectionCls = type("InTime", (_InTime, type(pool).ConnectionCls), {})
         return pool
 
 
@@ -398,7 +401,7 @@ def _enhanced(server, path, dials):
     photo, extras = read_photo(path)
     (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
     contents = Path(path).read_bytes()
-    if not contents.startswith(TAKEN) or TURNED.search(contents):
+    if not contents.startswith(TAKEN) or _is_turned_elsewhere(contents):
         contents = encode_png(photo)
     del photo
     try:  # twice its bytes are more than its PNG can have, in base64 too
@@ -409,6 +412,14 @@ def _enhanced(server, path, dials):
         return _picture(answer, width, height, dtype), extras
     except ValueError as error:
         raise OSError(f"{path}: the server's answer is not its picture: {error}") from None
+
+
+def _is_turned_elsewhere(contents):
+    """Whether a photo may have its orientation where only Pillow looks, and not in its EXIF."""
+    if not TURNED.search(contents):
+        return False
+    with Image.open(io.BytesIO(contents)) as file:
+        return exif_orientation(file.info.get("exif", b"")) is None
 
 
 def _picture(answer, width, height, dtype):

@@ -172,7 +172,7 @@ PERCENT = _number(int, "a whole number from 1 to 100", lambda value: 1 <= value 
 POSITIVE = _number(float, "a number above 0", lambda value: 0 < value < float("inf"))
 NUMBER = _number(float, "a number", lambda value: abs(value) < float("inf"))
 STRENGTH = _number(float, "0, for none, or a larger number", lambda value: 0 <= value < float("inf"))
-HIGH = {"type": Path, "help": "folder of their references, of the same stems"}
+HIGH = {"type": Path, "help": "folder of their references, of the same names; the suffixes may differ"}
 LIMIT = {"default": MAX_PIXELS, "type": COUNT, "metavar": "N", "help": "refuse images of more pixels (default: %(default)s)"}
 RECIPE = {"metavar": "NAME", "help": "a recipe of the package, or module:attribute (default: %(default)s)"}
 WEIGHTS = {
@@ -204,8 +204,9 @@ def train(workers, index, **options):
         locate_weights(options["weights"], "tensorflow")
     import_keras()
     from retinex_keras.training.run import train_retinexnet
+    from retinex_keras.training.state import FINAL
 
-    if os.environ.get("KERAS_BACKEND") != "jax":
+    if os.environ.get("KERAS_BACKEND") != "jax" and not (options["out"] / FINAL).exists():  # else nobody need wait for others
         from retinex_keras.training.distribution import find_strategy
 
         options["strategy"] = find_strategy()
@@ -618,7 +619,7 @@ def _parser():
     add("--sheet", type=Path, metavar="OUT.png", help="write a sheet of pictures: one row per scene, one column per method")
 
     add = command(benchmark, "Measure the speed of enhancing and training on this machine.")
-    add("--sizes", nargs="+", metavar="SIZE", help="image sizes, height first: 400x600, 1080p, '12 MP' (default: all)")
+    add("--sizes", nargs="+", metavar="SIZE", help="image sizes: 600x400, 1080p, '12 MP' (default: all)")
     add("--runs", type=COUNT, default=5, help="number of runs, of which the median is printed (default: %(default)s)")
     add("--weights", **WEIGHTS | {"help": f"as in enhance (default: {DEFAULT})"}, nargs="+", default=[DEFAULT])
     add("--recipe", **RECIPE | {"nargs": "*", "help": "recipes whose training is measured (default: all of the package)"})

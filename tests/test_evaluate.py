@@ -13,6 +13,7 @@ from retinex_keras.cli import main
 from retinex_keras.evaluation import baselines
 from retinex_keras.evaluation.scores import PROTOCOL, compare, report, score, score_pairs, score_photos, score_results
 from retinex_keras.imaging.lpips import lpips
+from retinex_keras.imaging.pixels import to_uint8
 from retinex_keras.imaging.read import read_image
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
@@ -63,6 +64,25 @@ def test_pictures_of_another_program(make_pairs, tiny):
     assert with_inputs[2]["newly clipped"] == np.mean((reference.max(-1) >= 254) & (picture.max(-1) < 230)) > 0
 
 
+def test_the_picture_of_16_bits_is_the_one_that_is_saved(tmp_path, tiny_natural, random):
+    dark, reference = random.integers(0, 900, (20, 24, 3), "uint16"), random.integers(0, 256, (20, 24, 3), "uint8")
+    for side, image in (("low", dark), ("high", reference)):
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "a.png", image)
+    saved = to_uint8(enhance(dark, tiny_natural))
+    assert not np.array_equal(saved, enhance(to_uint8(dark), tiny_natural))
+    expected = score(saved, reference, to_uint8(dark))
+    (row,) = score_pairs(tmp_path / "low", tmp_path / "high", tiny_natural)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("change", [lambda image: image.astype(int), lambda image: image / 255, lambda image: image[::2]])
+def test_other_types_and_sizes_are_not_scored(random, change):
+    picture, reference = random.integers(0, 256, (2, 24, 24, 3), "uint8")
+    with pytest.raises(ValueError, match=r"Expected uint8 images .* Received the (picture|reference) as .*: convert it"):
+        score(change(picture), reference)
+
+
 @pytest.fixture
 def photos(tmp_path, random):
     """A folder of two dark photos and one of results: the first photo is flat, and its result is rough and half white."""
@@ -108,7 +128,7 @@ def test_results_without_references(photos, capsys):
     assert textured.split()[-2:] == ["0.0000", "-"]
     (photos[1] / "b.png").unlink()
     assert main(arguments) == 2
-    assert "b.png: no image of the same stem" in capsys.readouterr().err
+    assert "b.png: no image of the same name" in capsys.readouterr().err
 
 
 def test_a_table_of_pairs_is_narrow_and_ends_with_medians_too(make_pairs):
@@ -174,6 +194,11 @@ def test_json_has_no_number_that_json_does_not_know(make_pairs):
     as_json = json.loads(text, parse_constant=pytest.fail)
     assert as_json["mean"]["PSNR"] == as_json["images"][0]["PSNR"] == "inf"
     assert "inf" in report(rows, "about", "csv").splitlines()[-1]
+
+
+def test_a_folder_of_folders_names_them(make_pairs, capsys):
+    assert main(["evaluate", str(make_pairs("pairs"))]) == 2
+    assert "Its subfolders are not read here: you can name one of them." in capsys.readouterr().err
 
 
 def test_a_bad_file_fails_the_evaluation(make_pairs, tiny, tmp_path, capsys):

@@ -20,7 +20,7 @@ from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.serving.export import export_onnx
 from retinex_keras.training.run import Settings
 
-SIZES = {"400x600": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
+SIZES = {"600x400": (400, 600), "1080p": (1080, 1920), "12 MP": (3000, 4000)}
 
 
 def benchmark(models: dict, recipes: list = (), sizes: list = tuple(SIZES), runs: int = 5) -> dict:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from retinex_keras.data.pairs import find_images, find_pairs, load_scene
 from retinex_keras.imaging import PathLike, metrics
 from retinex_keras.imaging.lpips import lpips as lpips_distance
-from retinex_keras.imaging.pixels import TENSORFLOW_LUMA, to_float
+from retinex_keras.imaging.pixels import TENSORFLOW_LUMA, to_float, to_uint8
+from retinex_keras.imaging.read import read_image
 from retinex_keras.inference import enhance
 
 PROTOCOL = {  # what a report says of each of its columns, after a sentence about all
@@ -54,13 +55,17 @@ def score(
 
     Raises:
         ModuleNotFoundError: if the weights of LPIPS are not installed.
-        ValueError: if the picture is too small.
+        ValueError: if the picture is too small, or an image has another type or size.
 
     >>> list(score(*load_scene(["dark.png", "pairs/high/scene.0.png"])))
     ['PSNR', 'SSIM RGB', 'SSIM grey', 'PSNR GT mean', 'CIEDE2000', 'CIEDE2000 GT mean', 'chroma']
     >>> list(score(read_image("pairs/high/scene.0.png"), dark=read_image("dark.png")))
     ['luma before', 'luma after', 'newly clipped', 'grain']
     """
+    for name, given in (("picture", picture), ("reference", reference), ("dark image", dark)):
+        if given is not None and (given.dtype != np.uint8 or given.shape != (*picture.shape[:2], 3)):
+            wanted = f"Expected uint8 images (H, W, 3) of one size, as the picture's {picture.shape}"
+            raise ValueError(f"{wanted}. Received the {name} as {given.dtype} {given.shape}: convert it.")
     image = to_float(picture)[None]
     scores = {}
     if reference is not None:
@@ -169,7 +174,8 @@ def compare(
 
     Args:
         low, high: folders of dark images and of their references, matched by file stem.
-        methods: {name: function}. A function takes a dark image and returns a bright one, both (H, W, 3), uint8.
+        methods: {name: function}. A function takes a dark image, (H, W, 3), uint8, or uint16 where the file has 16 bits, and
+            returns a bright one, uint8 or uint16.
         path: the file of a sheet: a row for each scene; input, methods and reference in the columns. Without it, no sheet.
         most: the largest number of scenes on the sheet. They are taken at equal distances.
         lpips: adds LPIPS.
@@ -189,7 +195,7 @@ def compare(
     pictures = {scene["dark"]: [] for scene in scenes[:: -(-len(scenes) // most)]} if path else {}
     methods = {"input": np.copy, **methods}
     for method in methods.values():
-        method(load_scene(scenes[0].values())[0])  # a warm-up, which is not timed; it also shows at once what a method lacks
+        method(read_image(scenes[0]["dark"]))  # a warm-up, which is not timed; it also shows at once what a method lacks
     rows = [{"method": name, **_means(_score_scenes(scenes, method, pictures, lpips))} for name, method in methods.items()]
     if path:
         from retinex_keras.evaluation.plots import sheet  # here, since matplotlib may be missing
@@ -209,12 +215,15 @@ def _score_scenes(scenes, method=None, pictures=(), lpips=False, oracle=False):
     for scene in tqdm(scenes, "scoring", unit="image", leave=False, disable=None):
         first = next(iter(scene.values()))
         images = dict(zip(scene, load_scene(scene.values())))
-        told = {"brightness": float(metrics.luma(to_float(images["reference"])).mean())} if oracle else {}
+        told = {"brightness": max(float(metrics.luma(to_float(images["reference"])).mean()), 1e-6)} if oracle else {}
         try:
-            start = time.perf_counter()
+            timing = {}
             if method:
-                images["picture"] = method(images["dark"], **told)
-            timing = {"seconds": time.perf_counter() - start} if method else {}
+                given = read_image(scene["dark"])  # of 16 bits, if the file has them
+                start = time.perf_counter()
+                made = method(given, **told)
+                timing = {"seconds": time.perf_counter() - start}
+                images["picture"] = to_uint8(made) if made.dtype == np.uint16 else made
             height, width = images["picture"].shape[:2]
             rows.append({"image": first.stem, "size": f"{width}x{height}", **score(**images, lpips=lpips), **timing})
         except ValueError as error:

@@ -72,6 +72,21 @@ def test_a_fit_of_several_workers_as_the_guide_shows(place):
     assert "val_psnr" in result.stdout
 
 
+def test_the_state_of_a_run_becomes_a_model_as_the_guide_shows(place):
+    """A run without a step: the mean is what the weights are."""
+    from retinex_keras.networks.base import make_variables
+    from retinex_keras.recipes.natural import NaturalRetinexNet
+
+    model = NaturalRetinexNet()
+    model.compile()
+    make_variables(model)
+    Path("runs/mine").mkdir(parents=True)
+    model.save_weights("runs/mine/natural-00060.weights.h5")
+    page = "retinex_keras/training/README.md"
+    exec(compile(block(page, "early.keras"), page, "exec"), {})
+    assert all(map(np.array_equal, load_pretrained("early.keras").get_weights(), model.get_weights()))
+
+
 def test_bfloat16_and_the_mean_of_runs_as_the_guide_shows(place):
     page = "retinex_keras/training/README.md"
     exec(compile(block(page, "start.save("), page, "exec"), {})

@@ -51,7 +51,18 @@ def test_the_package_runs_as_a_module():
 WITHOUT = {"__main__", "cli", "evaluation.benchmark", "folders.cluster", "imaging.lpips", "recipes.tf1_checkpoint"}
 WITHOUT |= {"training.distribution"}
 # Classes that nobody makes by hand.
-BASES = {"LowLightModel", "PhaseNetwork", "PairModel", "Place", "Plan", "Report", "RetinexModel", "Settings", "Tiles"}
+BASES = {
+    "LowLightModel",
+    "OneProcess",
+    "PhaseNetwork",
+    "PairModel",
+    "Place",
+    "Plan",
+    "Report",
+    "RetinexModel",
+    "Settings",
+    "Tiles",
+}
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"FormatError", "atomic_path", "carried_out", "check_is_not_input", "check_quality", "check_writable"}
 INTERNAL |= {"context_indices", "decode", "decode_deep", "enhance_files", "find_place", "has_avif"}

@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -318,6 +319,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(pairs,
         train_retinexnet(pairs, run, **TINY | {"epochs": 4, "learning_rate": 1e38, "decay_epoch": 1})
     assert state.read_bytes() == good
     assert {path.name for path in run.glob("*.weights.h5")} == {"decom-00001.weights.h5", "enhance-00001.weights.h5"}
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_state(pairs, tmp_path):
+    """The largest size of a file stands for it."""
+    run, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Full(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, limits[1]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunState, "on_epoch_begin", Full.on_epoch_begin)
+        try:
+            with pytest.raises(OSError, match=r"simple-00002\.weights\.h5 could not be written \(File too large\)"):
+                train_retinexnet(pairs, run, **QUICK | {"epochs": 3})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in run.glob("*.h5")] == ["simple-00001.weights.h5"]
+    assert train_retinexnet(pairs, run, **QUICK | {"epochs": 3}).exists()
 
 
 def test_the_script_of_the_readme(pairs, tmp_path, monkeypatch):

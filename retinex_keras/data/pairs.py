@@ -1,6 +1,7 @@
 """Folders of pairs and of photos to arrays."""
 
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def find_pairs(low, high):
     alone = [str(images[stem]) for images, others in ((low, high), (high, low)) for stem in images if stem not in others]
     if alone:
         raise ValueError(
-            f"{name_some(alone)}: no image of the same stem on the other side; add the partner or move these away."
+            f"{name_some(alone)}: no image of the same name (with any suffix) in the other folder; add it or move these away."
         )
     return [(low[stem], high[stem]) for stem in low]
 
@@ -100,7 +101,7 @@ def load_scene(paths, resize=None):
     images = [to_uint8(read_image(path)) for path in paths]
     if len({image.shape for image in images}) > 1:
         sizes = " and ".join(f"{path} is {image.shape[1]}x{image.shape[0]}" for path, image in zip(paths, images))
-        raise ValueError(f"{sizes}: the two images of a pair must have one size.")
+        raise ValueError(f"{sizes}: the images of a scene must have one size.")
     if resize:
         images = [np.asarray(Image.fromarray(image).resize((resize, resize), Image.Resampling.BICUBIC)) for image in images]
     return np.stack(images)
@@ -147,11 +148,16 @@ def load_scenes(groups, resize=None, cache=None):
                 arrays.append(load_scene(group, resize))
                 continue
             stamp = repr([(str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size) for path in group] + [resize])
-            stored = Path(cache) / f"{hashlib.sha256(stamp.encode()).hexdigest()}.npy"
-            if not stored.exists():
+            stored = Path(cache) / f"{group[0].stem[:50]}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.npy"
+            try:
+                array = _Stored(stored)
+            except (OSError, ValueError, EOFError):  # it is not there, or damaged
+                file = io.BytesIO()
+                np.save(file, load_scene(group, resize))
                 with atomic_path(stored) as temporary:
-                    np.save(temporary, load_scene(group, resize))
-            arrays.append(_Stored(stored))
+                    temporary.write_bytes(file.getbuffer())  # `np.save` to a file does not say that the disk is full
+                array = _Stored(stored)
+            arrays.append(array)
         except ValueError as error:
             bad.append(str(error))
     if bad:

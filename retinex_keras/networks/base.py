@@ -226,23 +226,26 @@ class PairModel(keras.Model):
         if _innermost(self.optimizer).global_clipnorm and _replicas() > 1:
             _clip_whole_batch(_innermost(self.optimizer))
 
-    def fit(self, *args, **kwargs):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs):
         """Keras's `fit`. Where the optimizer keeps a running mean of the weights, the mean is what is scored meanwhile."""
-        callbacks = kwargs.get("callbacks") or []
-        swaps = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in keras.tree.flatten(callbacks))
-        if self.compiled and keeps_mean(self.optimizer) and not swaps:
-            kwargs["callbacks"] = [keras.callbacks.SwapEMAWeights(), *keras.tree.flatten(callbacks)]
         if kwargs.get("class_weight"):
             raise ValueError(NO_WEIGHTS)
-        if keras.backend.backend() == "tensorflow" and self.built and self.compiled:
-            with self.distribute_strategy.scope():
+        if self.built and self.compiled:
+            on_tensorflow = keras.backend.backend() == "tensorflow"
+            with self.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
                 make_variables(self)
+        with_mean = self.compiled and keeps_mean(self.optimizer)
+        if with_mean:
+            callbacks = keras.tree.flatten(callbacks or [])
+            if not any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
+                callbacks.insert(0, keras.callbacks.SwapEMAWeights())
         try:
-            return super().fit(*args, **kwargs)
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
         finally:
-            if keras.backend.backend() == "jax" and self.compiled and keeps_mean(self.optimizer):
-                # Keras lets a weight and its running mean share a buffer: the next `fit` would donate it twice and delete both.
-                self.set_weights([weights.copy() for weights in self.get_weights()])
+            if with_mean and keras.backend.backend() == "jax":
+                # Keras lets a weight and its mean share a buffer, after Ctrl-C too: the next `fit` would donate it twice.
+                with contextlib.suppress(Exception):  # an error in a step can leave no weights; that error is what matters
+                    self.set_weights([weights.copy() for weights in self.get_weights()])
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -265,11 +268,12 @@ class PairModel(keras.Model):
         one, other = [tuple(images.shape[1:3]) for images in (low[0] if isinstance(low, tuple) else low, y)]
         if one != other and None not in one + other:
             raise ValueError(f"The two images of a pair must have one size. Received height and width {one} and {other}.")
+        of_layers = [ops.sum(ops.cast(loss, "float32")) for loss in self.losses]  # now: `loss_terms` may call layers again
         terms = self.loss_terms(low, unit_range(y), y_pred, training)
         if set(terms) != set(self.term_weights):
             expected, received = (", ".join(sorted(names)) for names in (self.term_weights, terms))
             raise ValueError(f"{type(self).__name__}.term_weights names {expected}. Received from loss_terms: {received}.")
-        loss = sum([weight * terms[name] for name, weight in self.loss_weights.items()] + self.losses)  # of layers
+        loss = sum([weight * terms[name] for name, weight in self.loss_weights.items()] + of_layers)
         self._update_means({"loss": loss, **terms}, ops.shape(y)[0])
         self.scores_batches = not training
         return loss if _replicas() == 1 else loss / _replicas()
@@ -383,7 +387,7 @@ class RetinexModel(LowLightModel):
             if not network.built:  # a trained one is
                 network.build(input_shape)
             if not network.trainable:  # as a file may say; Keras leaves its layers trainable
-                network.trainable = True  # else the next line would change nothing
+                network.trainable = True  # else TensorFlow would take the next line for no change
                 network.trainable = False
         self.built = True
 

@@ -58,13 +58,9 @@ class Settings:
 
 
 class OneProcess:
-    """What is used of a strategy where a single process trains, on any backend.
+    """What is used of a strategy where a single process trains, on any backend."""
 
-    >>> range(5)[OneProcess.share]
-    range(0, 5)
-    """
-
-    num_replicas_in_sync, share, chief = 1, slice(None), True
+    num_replicas_in_sync = 1
     scope = contextlib.nullcontext
 
     def distribute_datasets_from_function(self, dataset):
@@ -138,7 +134,7 @@ def train_retinexnet(
     given = {"batch_size": batch_size, "patch_size": patch_size, "learning_rate": learning_rate, "filters": filters}
     settings = Settings.of(recipe, epochs, whole, decay_epoch, seed, weights, photos, **given)
     if start:
-        settings = dataclasses.replace(settings, filters=start.filters)
+        settings = dataclasses.replace(settings, filters=getattr(start, "filters", settings.filters))
     check_same_run(out, dataclasses.asdict(settings))
     final = out / FINAL
     if final.exists():
@@ -168,7 +164,7 @@ def train_retinexnet(
         model = start or recipe.build(settings.filters, seed)
         recipe.check(model)
     note = dataclasses.asdict(settings) | {"images": len(scenes), "fingerprint": fingerprint(scenes)}
-    agree(note | {"every": every})
+    agree(note | {"every": every, "number of validation pairs": len(held_back)})
     shown = sorted({*range(every, epochs, every), epochs})
     some = itertools.islice((pair for pair in held_back or images if len(pair) == 2), 4 if chief else 0)
     examples = [pair[:, :1024, :1024] for pair in some]
@@ -193,18 +189,19 @@ def train_retinexnet(
             state = RunState(out, phase.name, network, chief, agree)
             pictures = functools.partial(_pictures, phase, model, network)
             callbacks = [
-                keras.callbacks.LearningRateScheduler(functools.partial(_learning_rate, phase, settings)),
+                keras.callbacks.LearningRateScheduler(lambda epoch, _, phase=phase: phase.schedule(settings, epoch)),
                 keras.callbacks.LambdaCallback(on_epoch_end=state.check_weights),
                 Samples(out / "samples" / phase.name, shown, examples, pictures),  # before the state: it comes with its epoch
                 state,
             ]
             _fit_from_state(network, patches, state, callbacks, out / "logs" / phase.name, fit_options)
-        if chief:
-            shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
-            shipped.build((None, None, None, 3))
-            shipped.set_weights(model.get_weights())
-            with atomic_path(final, flush=True) as temporary:
-                shipped.save(temporary)
+        with _with_all_workers(agree, "written model"):
+            if chief:
+                shipped = type(model).from_config(model.get_config())  # without the optimizers, which would be saved too
+                shipped.build((None, None, None, 3))
+                shipped.set_weights(model.get_weights())
+                with atomic_path(final, flush=True) as temporary:
+                    shipped.save(temporary)
     print(f"Finished: {final}")
     return final
 
@@ -225,10 +222,6 @@ def _pictures(phase, model, network, low, high):
     """The pictures of a sample, by the weights that are scored."""
     with mean_weights(network):
         return phase.pictures(model, low, high)
-
-
-def _learning_rate(phase, settings, epoch, _):
-    return phase.schedule(settings, epoch)
 
 
 def _fit_from_state(network, patches, state, callbacks, logs, options):

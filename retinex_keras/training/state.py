@@ -140,7 +140,9 @@ class RunState(keras.callbacks.Callback):
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in self.rows for key in row)))
             writer.writeheader()
             writer.writerows(self.rows)
+        size = sum(math.prod(variable.shape) for variable in [*self.model.variables, *self.model.optimizer.variables])
         with atomic_path(self.out / f"{self.name}-{epoch + 1:05d}.weights.h5", flush=True) as temporary:
+            temporary.write_bytes(bytes(2**20 + 5 * size))  # is there room? HDF5 can crash on a full disk
             self.model.save_weights(temporary)
         for _, state in self._states()[:-1]:
             state.unlink()

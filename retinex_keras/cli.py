@@ -35,6 +35,7 @@ def main(arguments=None):
                 return 2
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which do not matter
+                warnings.showwarning = lambda message, *_: print(f"retinex: {message}", file=sys.stderr)
                 code = command(**options) or 0
             sys.stdout.flush()
             return code

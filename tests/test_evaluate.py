@@ -1,6 +1,8 @@
 import csv
 import json
+import re
 import sys
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
@@ -194,6 +196,15 @@ def test_json_has_no_number_that_json_does_not_know(make_pairs):
     as_json = json.loads(text, parse_constant=pytest.fail)
     assert as_json["mean"]["PSNR"] == as_json["images"][0]["PSNR"] == "inf"
     assert "inf" in report(rows, "about", "csv").splitlines()[-1]
+
+
+def test_a_photo_that_cannot_be_read_is_named(photos, tiny, tmp_path, capsys):
+    (tmp_path / "photos" / "c.jxl").touch()
+    tiny.save(tmp_path / "tiny.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["evaluate", str(tmp_path / "photos"), "--weights", str(tmp_path / "tiny.keras")]) == 0
+    assert re.search(r"^retinex: Left out of .*photos: c\.jxl \(It is a \.jxl file", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_folder_of_folders_names_them(make_pairs, capsys):

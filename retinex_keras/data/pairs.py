@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from tqdm import tqdm
 
 from retinex_keras.imaging.atomic import atomic_path
 from retinex_keras.imaging.pixels import to_uint8
-from retinex_keras.imaging.read import list_images, read_image
+from retinex_keras.imaging.read import list_images, read_image, scan_folder
 
 
 def find_images(folder):
     """The images of a folder by file stem: {stem: path}, sorted. Other files are left alone, hidden ones too.
+
+    A warning tells of photos that cannot be read here.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -29,6 +32,9 @@ def find_images(folder):
         if path.stem in images:
             raise ValueError(f"{images[path.stem]} and {path} have the same stem {path.stem!r}; keep one of them.")
         images[path.stem] = path
+    if skipped := scan_folder(folder, nested=False)[1]:
+        left_out = name_some([f"{name} ({reason})" for name, reason in skipped], most=1)
+        warnings.warn(f"Left out of {folder}: {left_out}", stacklevel=1)  # this line: each is told once
     return images
 
 

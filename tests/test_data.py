@@ -17,7 +17,7 @@ from retinex_keras.data.degrade import (
     uneven_light,
     wide_darken,
 )
-from retinex_keras.data.pairs import find_pairs, load_pairs, load_photos, load_scenes
+from retinex_keras.data.pairs import find_images, find_pairs, load_pairs, load_photos, load_scenes
 from retinex_keras.data.pipeline import random_patch, training_patches, training_view, whole_pairs
 from retinex_keras.imaging.pixels import LUMA
 from retinex_keras.recipes.natural import lol
@@ -64,7 +64,7 @@ def test_pairs_are_matched_by_stem_across_formats(tmp_path):
 def test_missing_partner_names_the_file(make_pairs, side):
     folder = make_pairs("pairs")
     (folder / side / "scene.3.png").unlink()
-    with pytest.raises(ValueError, match=r"scene\.3\.png: no image of the same stem"):
+    with pytest.raises(ValueError, match=r"scene\.3\.png: no image of the same name"):
         load_pairs(folder)
 
 
@@ -116,11 +116,24 @@ def test_cache_on_disk_gives_the_same_and_follows_changes(make_pairs, tmp_path):
     for _ in range(2):
         cached = load_pairs(folder, cache=tmp_path / "cache")
         assert all(np.array_equal(pair, stored[:]) for pair, stored in zip(in_memory, cached, strict=True))
-    assert len(list((tmp_path / "cache").iterdir())) == 5
+    stored = sorted((tmp_path / "cache").iterdir())
+    assert len(stored) == 5
+    stored[0].write_bytes(b"")
+    stored[1].write_bytes(stored[1].read_bytes()[:200])  # as after a power cut: it is made again
+    again = load_pairs(folder, cache=tmp_path / "cache")
+    assert all(np.array_equal(pair, stored[:]) for pair, stored in zip(in_memory, again, strict=True))
     assert same(batches(in_memory, 4), batches(cached, 4))
     for side in ("low", "high"):
         Image.new("RGB", (30, 30), "red").save(folder / side / "scene.0.png")
     assert load_pairs(folder, cache=tmp_path / "cache")[0].shape == (2, 30, 30, 3)
+
+
+def test_photos_that_cannot_be_read_are_named(make_pairs, capsys):
+    folder = make_pairs("pairs", 1) / "low"
+    for name in ("a.jxl", "b.x3f"):
+        (folder / name).touch()
+    with pytest.warns(UserWarning, match=r"Left out of .*low: a\.jxl \(It is a \.jxl file, .*\) and 1 more"):
+        assert list(find_images(folder)) == ["scene.0"]
 
 
 def test_the_cache_takes_names_of_any_length(tmp_path):
@@ -381,6 +394,17 @@ def test_the_views_for_the_benchmark_are_the_pairs_as_they_are():
         own += np.array_equal(low, reference // 2)
         assert not np.array_equal(low, reference)
     assert 35 < own < 55  # the others are brighter or darker
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_dim_scene_is_shown_as_it_is_twice_as_often(count):
+    shares = []
+    for level in (90, 120):
+        scene = np.stack([np.full((16, 16, 3), value, "uint8") for value in (level // 4, level)[-count:]])
+        views = (training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(300))
+        shares.append(np.mean([np.array_equal(low, high) for low, high in views]))
+    assert 0.25 < shares[0] < 0.36
+    assert 0.11 < shares[1] < 0.2
 
 
 def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():

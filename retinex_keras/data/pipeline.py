@@ -72,7 +72,8 @@ def training_view(images, size, rng, degradation=None, plain=False):
     come out under nearly even light: the night stays a night. The noise is that of `soft_noise`. Some dark patches are
     compressed as a JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation,
     if the dark image is its own. Three times in twenty both sides are the well-lit image as it is: what is bright already is
-    to stay so.
+    to stay so. Since a dim one is the easiest to take for a dark one, it is shown so three times in ten, if its mean luma is
+    below 0.4; the first kind of view is then that much rarer.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
@@ -108,8 +109,9 @@ def training_view(images, size, rng, degradation=None, plain=False):
     pixels = np.concatenate([part.reshape(len(images), -1, 1, 3) for part in (patch, context)], axis=1)
     low, high = pixels[0], pixels[-1]
     off = {"shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
-    choice = (0.8 if plain else 1.0) * rng.random()  # below 0.8 a pair gives its own dark image
-    if len(images) == 2 and choice < 0.8:
+    brightness = high[size**2 :].mean((0, 1)) @ LUMA / 255
+    choice = 0.8 * rng.random() if plain else rng.random() + (0.15 if brightness < 0.4 else 0.0)
+    if len(images) == 2 and choice < 0.8:  # its own dark image
         if choice < 0.2:
             more = off if plain else {"gamma": (1, 1), "noise": noise()}
             low = darken(low, rng, exposure=(0.5, 2.0), white_balance=(0.9, 1.1), **more)
@@ -125,7 +127,7 @@ def training_view(images, size, rng, degradation=None, plain=False):
         low = high
     changed = low is not high and not plain
     if changed and len(images) == 2:
-        high = normalize_exposure(high, high[size**2 :].mean((0, 1)) @ LUMA / 255)
+        high = normalize_exposure(high, brightness)
         if choice < 0.8:
             own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in pixels[::-1])
             high = normalize_saturation(high, own, seen)

@@ -401,10 +401,10 @@ def test_a_dim_scene_is_shown_as_it_is_twice_as_often(count):
     shares = []
     for level in (90, 120):
         scene = np.stack([np.full((16, 16, 3), value, "uint8") for value in (level // 4, level)[-count:]])
-        views = (training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(300))
+        views = (training_view(scene, 16, np.random.default_rng(seed))[0] for seed in range(120))
         shares.append(np.mean([np.array_equal(low, high) for low, high in views]))
-    assert 0.25 < shares[0] < 0.36
-    assert 0.11 < shares[1] < 0.2
+    assert 0.2 < shares[0] < 0.4
+    assert 0.08 < shares[1] < 0.2
 
 
 def test_a_view_brings_the_exposure_of_the_reference_half_way_to_the_mean():

@@ -31,12 +31,10 @@ from retinex_keras.data.pipeline import training_view
 cpu, pairs = tf.config.list_physical_devices("CPU")[0], load_pairs(sys.argv[1])
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 results = []
+def scaled(optimizer):
+    return keras.optimizers.LossScaleOptimizer(optimizer, 1024.0)  # as for float16; the optimizer that it wraps clips
 mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-for strategy, wrap in (
-    (tf.distribute.get_strategy(), lambda optimizer: optimizer),
-    (mirrored, lambda optimizer: optimizer),
-    (mirrored, lambda optimizer: keras.optimizers.LossScaleOptimizer(optimizer, 1024.0)),  # as for float16
-):
+for strategy, wrap in ((tf.distribute.get_strategy(), lambda optimizer: optimizer), (mirrored, scaled)):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = NaturalRetinexNet(NaturalDecomNet(4, 1), NaturalEnhanceNet((4, 6), 1, 4))
@@ -48,13 +46,12 @@ for strategy, wrap in (
     validation = whole_pairs(pairs[:2], strategy.num_replicas_in_sync)
     history = model.fit(patches, steps_per_epoch=2, epochs=1, validation_data=validation, shuffle=False, verbose=0)
     results.append((model.get_weights(), history.history))
-(alone, scores), *others = results
-for shared, shared_scores in others:
-    for expected, weight in zip(alone, shared, strict=True):
-        np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
-    assert set(scores) == set(shared_scores) and "val_psnr" in scores
-    for name in scores:
-        np.testing.assert_allclose(shared_scores[name], scores[name], rtol=1e-5, atol=1e-6, err_msg=name)
+(alone, scores), (shared, shared_scores) = results
+for expected, weight in zip(alone, shared, strict=True):
+    np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
+assert set(scores) == set(shared_scores) and "val_psnr" in scores
+for name in scores:
+    np.testing.assert_allclose(shared_scores[name], scores[name], rtol=1e-5, atol=1e-6, err_msg=name)
 """
 
 

@@ -215,7 +215,7 @@ def _score_scenes(scenes, method=None, pictures=(), lpips=False, oracle=False):
     for scene in tqdm(scenes, "scoring", unit="image", leave=False, disable=None):
         first = next(iter(scene.values()))
         images = dict(zip(scene, load_scene(scene.values())))
-        told = {"brightness": max(float(metrics.luma(to_float(images["reference"])).mean()), 1e-6)} if oracle else {}
+        told = {"brightness": float(metrics.luma(to_float(images["reference"])).mean())} if oracle else {}
         try:
             timing = {}
             if method:

@@ -508,7 +508,7 @@ def test_every_command_of_the_readme_runs(make_pairs, tmp_path, monkeypatch):
     assert {command[0] for command in commands} == run
 
 
-PAGES = [*GUIDES, ROOT / "checkpoints" / "README.md", *sorted(ROOT.glob("notebooks/**/README.md"))]
+PAGES = [*GUIDES, *sorted(ROOT.glob("checkpoints/*.md")), *sorted(ROOT.glob("notebooks/**/README.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

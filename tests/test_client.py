@@ -98,6 +98,19 @@ def test_the_guides_lines_for_the_shell(urls, stand_in, exports, photo, tmp_path
     np.testing.assert_array_equal(read_image(tmp_path / "bright.png"), enhance(tmp_path / "photo.jpg", exports[1][2]))
 
 
+def test_the_guides_python(urls, stand_in, exports, photo, tmp_path, monkeypatch):
+    guide = (Path(__file__).parents[1] / "retinex_keras" / "serving" / "README.md").read_text()
+    script = next(block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "connect(" in block)
+    stand_in.failures, stand_in.delay = [], 0.0
+    (tmp_path / "photos").mkdir()
+    shutil.copy(photo, tmp_path / "photo.jpg")
+    photo.rename(tmp_path / "photos" / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script.replace("http://localhost:8501", urls["rest"]), "README.md", "exec"), {})
+    np.testing.assert_array_equal(read_image("bright.png"), enhance("photo.jpg", exports[1][2], exposure=0.7))
+    np.testing.assert_array_equal(read_image("bright/photo.png"), enhance("photo.jpg", exports[1][2]))
+
+
 def test_the_suffix_decides_the_format(url, photo, tmp_path):
     assert main(["request", url, str(photo), str(tmp_path / "out.jpg")]) == 0
     with Image.open(tmp_path / "out.jpg") as result:

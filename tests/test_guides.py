@@ -52,7 +52,7 @@ def test_what_a_page_shows_runs(page, word, names, place):
 
 def test_tuning_as_the_readme_shows(place):
     script = block("README.md", ".fit(")
-    for number, small in (("160", "16"), ("8", "4"), ("20", "1")):
+    for number, small in (("160", "16"), ("8", "4"), ("100", "1")):
         script = re.sub(rf"\b{number}\b", small, script)
         script = script.replace("compile()", "compile(run_eagerly=True)")  # graphs take seconds to trace
     exec(compile(script, "README.md", "exec"), {})

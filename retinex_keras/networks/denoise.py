@@ -1,7 +1,7 @@
 """Removes noise from the reflectance, more of it where the illumination is low: the third part of the paper's adjustment step.
 
 It thresholds the DCT of overlapping blocks. Of the methods that were compared on the validation pairs of LOL, it had
-the best scores; the gains are small. The card of `paper` in checkpoints/README.md has the table.
+the best scores; the gains are small. checkpoints/HISTORY.md has the table.
 """
 
 import keras

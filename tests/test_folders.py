@@ -203,6 +203,23 @@ def test_a_folder_under_another_name_is_not_its_own_output(photos, tmp_path):
             copy_folder(folder, out, force=True)
 
 
+def test_links_in_the_folder_of_results_lead_to_no_input_and_no_other_result(photos, fill, tmp_path):
+    before = (photos / "nested" / "c.png").read_bytes()
+    out = fill(tmp_path / "out", "other/x.png")
+    (out / "nested").symlink_to(photos / "nested")
+    with pytest.raises(ValueError, match="would overwrite inputs"):
+        copy_folder(photos, out, force=True)
+    assert (photos / "nested" / "c.png").read_bytes() == before
+    (out / "nested").unlink()
+    (out / "nested").symlink_to("other")
+    fill(photos, "other/c.png")
+    with pytest.raises(ValueError, match=r"nested/c\.png and .*other/c\.png would both become"):
+        copy_folder(photos, out)
+    (photos / "other" / "c.png").rename(photos / "other" / "d.png")
+    assert len(copy_folder(photos, out).made) == 4
+    assert names(out) == ["a.png", "b.psd.png", "other/c.png", "other/d.png", "other/x.png"]
+
+
 def test_an_empty_name_is_no_folder(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     for folder, out in (("", tmp_path / "out"), (photos, "")):
@@ -223,6 +240,7 @@ ORDINARY = """
 import sys
 from retinex_keras.folders.plan import plan_folder
 from retinex_keras.folders.run import enhance_files, run_plan
+from retinex_keras.imaging.write import check_writable
 
 for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
@@ -230,6 +248,10 @@ for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):
         print(len(report.made), [(path.name, reason) for path, reason in report.bad + report.skipped])
     except (ValueError, OSError) as error:
         print(error)
+try:
+    check_writable("full/a.png")
+except OSError as error:
+    print(error)
 """
 
 
@@ -248,11 +270,11 @@ def test_closed_doors(photos, fill, tmp_path, monkeypatch):
     result = subprocess.run([*given_up, sys.executable, "-c", ORDINARY, *sum(runs, ())], capture_output=True, text=True)
     for folder in closed:
         Path(folder).chmod(0o700)
-    some, none, *full, inner, taken = result.stdout.splitlines()
+    some, none, *full, inner, taken, photo = result.stdout.splitlines()
     assert some.startswith("2 [('a.png', ")
     assert "('closed', 'The folder cannot be listed (Permission denied); check its permissions.')" in some
     assert none == "The folder photos/closed cannot be listed (Permission denied); check its permissions."
-    assert full == ["The folder full cannot be written to; change its permissions, or name another one."] * 2
+    assert [*full, photo] == ["The folder full cannot be written to; change its permissions, or name another one."] * 3
     assert inner == "The folder inner/nested cannot be written to; change its permissions, or name another one."
     assert taken.startswith("taken/.retinex.lock cannot be made (Is a directory): mend that")
 

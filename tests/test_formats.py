@@ -287,6 +287,15 @@ def test_metadata_and_alpha_go_into_avif(tmp_path, described):
 
 
 @with_avif
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_colours_of_a_high_range_in_avif_are_refused(transfer):
+    contents = avif(gradient())
+    at = contents.index(b"colrnclx") + 10
+    with pytest.raises(ValueError, match="holds colours of a high dynamic range"):
+        read_photo(contents[:at] + transfer.to_bytes(2) + contents[at + 2 :])
+
+
+@with_avif
 def test_animations_in_avif_are_refused():
     pictures = [Image.new("RGB", (8, 8), (shade, 0, 99)) for shade in (0, 120, 240)]
     with pytest.raises(ValueError, match="has 3 frames"):

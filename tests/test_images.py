@@ -334,6 +334,30 @@ def test_grey_of_16_bits_keeps_its_alpha(tmp_path, random, suffix):
     np.testing.assert_array_equal(extras["alpha"], alpha)
 
 
+def test_the_thumbnail_of_a_tiff_is_no_page(tmp_path, pixels):
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(pixels, photometric="rgb")
+        writer.write(pixels[::2, ::2].copy(), photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_image(stream), pixels)
+
+
+def test_exif_forgets_the_sides_from_before_the_photo_was_turned(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769).update({0xA002: pixels.shape[1], 0xA003: pixels.shape[0], 0x829A: 0.5})
+    exif.load(read_photo(saved("PNG", pixels, exif=exif))[1]["exif"])
+    assert dict(exif.get_ifd(0x8769)) == {0x829A: 0.5}
+
+
+def test_a_long_note_of_the_maker_costs_a_jpeg_no_other_exif(tmp_path, pixels):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x927C: bytes(66000), 0x829A: 0.5})
+    write_image(tmp_path / "a.jpg", pixels, {"exif": exif.tobytes()})
+    exif.load(read_photo(tmp_path / "a.jpg")[1]["exif"])
+    assert dict(exif.get_ifd(0x8769)) == {0x829A: 0.5}
+
+
 def test_metadata_too_long_for_a_jpeg_is_left_out(tmp_path, pixels):
     write_image(tmp_path / "a.jpg", pixels, {"xmp": bytes(70000), "comment": b"dark"})
     assert set(read_photo(tmp_path / "a.jpg")[1]) == {"comment"}
@@ -571,7 +595,8 @@ REFUSED = {  # name: content, and words of the message
     "no_width.bmp": (WHOLE["BMP"][:18] + bytes(4) + WHOLE["BMP"][22:], "is not an image"),
     "bomb.bmp": (WHOLE["BMP"][:18] + struct.pack("<ii", 99999, 99999) + WHOLE["BMP"][26:], "raise max_pixels"),
     "half.tif": (WHOLE["TIFF"][: len(WHOLE["TIFF"]) // 2], "may be damaged"),
-    "header.tif": (WHOLE["TIFF"][:8], "is not an image"),
+    "header.tif": (WHOLE["TIFF"][:8], "is a TIFF that is damaged, or of a rare kind"),
+    "floats_rgb.tif": (tiff(np.zeros((4, 5, 3), "float32"), photometric="rgb"), "is a TIFF that is damaged, or of a rare kind"),
     "floats.tif": (saved("TIFF", np.full((4, 4), 0.5, "float32")), "floats of an unknown range"),
     "wide.tif": (saved("TIFF", np.full((4, 4), 70000, "int32")), "from 70000 to 70000 do not fit into 16 bits"),
     "signed.tif": (tiff(np.full((4, 4), -3, "int16")), "from -3 to -3 do not fit"),
@@ -774,6 +799,9 @@ BOMB = zlib.compress(bytes(3_000_000))
         chunk(b"tEXt", b"interlace\0yes"),
         chunk(b"tEXt", b"transparency\0yes"),
         chunk(b"tEXt", b"bbox\0yes"),
+        chunk(b"tEXt", b"dpi\x0072"),
+        chunk(b"tEXt", b"xmp\0yes"),
+        chunk(b"tEXt", b"nclx_profile\0yes"),
     ],
 )
 def test_damaged_metadata_of_a_png_is_left_out(damaged):

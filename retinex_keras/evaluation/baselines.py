@@ -25,8 +25,8 @@ DARKEST = 1 / 255  # replaces black where a logarithm or a division would not be
 def equalize(image: Image) -> dict[str, np.ndarray]:
     """Histogram equalisation of the brightest channel (the value of HSV). Hue and saturation stay.
 
-    The brightness of a pixel becomes the share of pixels that are not brighter: Gonzalez and Woods, "Digital Image
-    Processing", section 3.3.
+    The brightness of a pixel becomes about the share of pixels that are not brighter: Gonzalez and Woods, "Digital Image
+    Processing", section 3.3, as scikit-image computes it.
 
     Image and result: see the module. Raises FileNotFoundError, ValueError, ImportError.
 

@@ -14,7 +14,7 @@ import numpy as np
 from retinex_keras.imaging import PathLike, is_address
 from retinex_keras.imaging.atomic import MARKS, locked, remove_leftovers
 from retinex_keras.imaging.read import is_image_name, read_photo, reason_of, scan_folder, why_unread
-from retinex_keras.imaging.write import WRITTEN, write_image
+from retinex_keras.imaging.write import WRITTEN, check_folder, write_image
 
 LOCK = ".retinex.lock"  # in a folder of results, while a run is at work there
 NO_STORES = {"data", "gist", "git", "github", "http", "https"}  # protocols of fsspec for what is no folder, or only read
@@ -73,8 +73,7 @@ class Place(NamedTuple):
             folder = _nearest(folder)
             if not os.path.isdir(folder):
                 raise ValueError(f"{folder} is a file where a folder of results has to be; name another folder.")
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(f"The folder {folder} cannot be written to; change its permissions, or name another one.")
+            check_folder(folder)
 
     def merges(self, one: str, other: str) -> bool:
         """Whether two paths are one file, as where case or Unicode's forms of a letter do not count; tried with a file."""
@@ -221,6 +220,11 @@ def _resolved(place, path):
     return path if place.filesystem else Path(os.path.realpath(path)).as_posix()
 
 
+def _real(place, path):
+    """The path of a result without the links of its folders. A link that it is itself would be replaced, not followed."""
+    return path if place.filesystem else f"{_resolved(place, os.path.dirname(path))}/{os.path.basename(path)}"
+
+
 def _lies_in(place, path, folder):
     """Whether a path, or a link that it is, lies in a folder, or is it."""
     return any(f"{_resolved(place, name)}/".startswith(f"{folder}/") for name in (path, os.path.dirname(path)))
@@ -228,11 +232,12 @@ def _lies_in(place, path, folder):
 
 def _check_clashes(results, sink):
     """Raises a ValueError if two images would have one result; `results` are pairs of image and result."""
-    for form in (str, lambda result: unicodedata.normalize("NFC", result).casefold()):
+    results = [(image, result, _real(sink, result)) for image, result in results]
+    for form in (str, lambda path: unicodedata.normalize("NFC", path).casefold()):
         first = {}
-        for image, result in results:
-            other, same = first.setdefault(form(result), (image, result))
-            if other != image and (same == result or sink.merges(same, result)):
+        for image, result, path in results:
+            other, same = first.setdefault(form(path), (image, path))
+            if other != image and (same == path or sink.merges(same, path)):
                 raise ValueError(f"{other} and {image} would both become {sink.full_name(result)}; rename one of them.")
 
 
@@ -240,18 +245,19 @@ def plan_folder(folder: PathLike, out: PathLike, force: bool = False) -> Plan:
     """Plans what is to be made of a folder, by the rules and with the arguments of `run.enhance_folder`."""
     source, sink = find_place(folder), find_place(out)
     names, skipped = source.images()
+    targets = {name: sink.path(_result_name(name)) for name in names}
     if source.filesystem == sink.filesystem:
         above, below = _resolved(source, source.folder), _resolved(sink, sink.folder)
         inputs = {name: _resolved(source, source.path(name)) for name in names}
         if below.startswith(f"{above.rstrip('/')}/"):  # earlier results are no inputs
-            names = [name for name in names if not inputs[name].startswith(f"{below}/")]
+            targets = {name: target for name, target in targets.items() if not inputs[name].startswith(f"{below}/")}
             skipped = [(name, reason) for name, reason in skipped if not _lies_in(source, source.path(name), below)]
-        results = {f"{below}/{_result_name(name)}" for name in names}
+        results = {_real(sink, target) for target in targets.values()}
         same = above == below or not source.filesystem and os.path.exists(below) and os.path.samefile(above, below)
-        if same or not results.isdisjoint(inputs[name] for name in names):
+        if same or not results.isdisjoint(inputs[name] for name in targets):
             place = sink.full_name(sink.folder)
             raise ValueError(f"Results in {place} would overwrite inputs, which are never overwritten; name another folder.")
-    targets = {source.path(name): sink.path(_result_name(name)) for name in names}
+    targets = {source.path(name): target for name, target in targets.items()}
     skipped = [(source.full_name(source.path(name)), reason) for name, reason in skipped]
     _check_clashes(targets.items(), sink)
     return Plan(targets, [], source, sink, force, skipped, alone=True).without_results()

@@ -15,7 +15,8 @@ DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 1
 # The seven passes of an interlaced picture: first row, first column, steps of the rows and of the columns.
 PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
 PIECE = 2**20  # bytes that are in memory at a time
-RESERVED = {b"bbox", b"default_image", b"interlace", b"transparency"}  # Pillow takes a text of such a name for its own
+# Pillow takes a text of such a name for its own.
+RESERVED = {b"bbox", b"default_image", b"dpi", b"exif", b"icc_profile", b"interlace", b"nclx_profile", b"transparency", b"xmp"}
 
 
 def without_damage(stream):

@@ -31,7 +31,8 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
-HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF
+HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF and AVIF
+HIGH_RANGE_ADVICE = "colours of a high dynamic range (PQ or HLG): save it as RGB of 8 or 16 bits"
 # Suffixes of photos that are read nowhere here, or only by some Pillows; those of `cameras.EXTRA` are others.
 OTHER_PHOTOS = {".heics", ".heifs", ".avif", ".avifs", ".jxl", ".jxr", ".jp2", ".exr", ".hdr", ".psb", ".xcf", ".eps", ".fff"}
 OTHER_PHOTOS |= {".gpr", ".raw", ".x3f"}
@@ -185,7 +186,18 @@ def _opened(source):
             stream = png.without_damage(stream)
         elif head.startswith(b"\0\0\1\0"):
             _check_icon(stream)
-        file = cameras.open_file(stream, _name(source)) or Image.open(stream, formats=_formats())
+        try:
+            file = cameras.open_file(stream, _name(source)) or Image.open(stream, formats=_formats())
+        except UnidentifiedImageError:
+            if head.startswith((b"II*\0", b"MM\0*")):
+                raise cameras.FormatError(
+                    "is a TIFF that is damaged, or of a rare kind: save it as RGB of 8 or 16 bits"
+                ) from None
+            raise
+        if file.format == "AVIF":  # of which Pillow does not tell the range
+            stream.seek(0)
+            if re.search(rb"colrnclx..\0[%b]" % bytes(HIGH_RANGE), stream.read(4096), re.DOTALL):
+                raise cameras.FormatError(f"holds {HIGH_RANGE_ADVICE}")
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
 
@@ -227,8 +239,9 @@ def _problem(file, max_pixels):
         return f"has {frames} frames or pages, an animation or a document: save the one that you want as a picture"
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
-    if file.info.get("nclx_profile", {}).get("transfer_characteristics") in HIGH_RANGE:
-        return "holds colours of a high dynamic range (PQ or HLG): save it as RGB of 8 or 16 bits"
+    nclx = file.info.get("nclx_profile")
+    if isinstance(nclx, dict) and nclx.get("transfer_characteristics") in HIGH_RANGE:
+        return f"holds {HIGH_RANGE_ADVICE}"
     tags = getattr(file, "tag_v2", {})  # of a TIFF
     bits, layout = tags.get(258, (8,)), (tags.get(284), tags.get(262))
     if max(bits) > 8 and (layout[0] == 2 and len(bits) > 1 or layout[1] == 0 or max(bits) == 12):
@@ -257,9 +270,9 @@ def _frames(file):
         return getattr(file, "n_frames", 1)
     frames = 1
     with contextlib.suppress(EOFError):
-        while frames < 99:
-            file.seek(frames)
-            frames += 1
+        for number in range(1, 99):
+            file.seek(number)
+            frames += not file.tag_v2.get(254, 0) & 1  # which marks a smaller copy of the picture
     file.seek(0)
     return frames
 
@@ -385,10 +398,12 @@ def _metadata(file):
             exif.load(file.info["exif"])
         for tag in set(exif) - EXIF_TAGS:
             del exif[tag]
+        for tag in (40962, 40963) if ExifTags.IFD.Exif in exif else ():  # width and height, before the photo was turned
+            exif.get_ifd(ExifTags.IFD.Exif).pop(tag, None)
         if len(exif):
             extras["exif"] = with_all_bytes(exif).tobytes()
     dpi = file.info.get("dpi", ())
-    if len(dpi) == 2 and all(1 < value < 65536 for value in dpi):  # 1 is Pillow's for none
+    if isinstance(dpi, tuple) and len(dpi) == 2 and all(1 < value < 65536 for value in dpi):  # 1 is Pillow's for none
         extras["dpi"] = tuple(map(float, dpi))
     text = getattr(file, "text", {}).items()
     if text := {name: value for name, value in text if not name.startswith(("XML:com.adobe.xmp", "Raw profile type "))}:

@@ -21,7 +21,7 @@ LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 32768}  
 
 
 def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
-    """Raises an error if an image, of these sides if they are known, could not be written: ValueError or FileNotFoundError."""
+    """Raises an error if an image, of these sides if they are known, could not be written: ValueError or OSError."""
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(
@@ -34,10 +34,17 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         raise ValueError(f"{path} is a folder. Expected the name of a picture to write.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+    check_folder(path.parent)
     check_quality(quality)
     longest = LONGEST_SIDE.get(path.suffix.lower())
     if longest and max(sides, default=0) > longest:
         raise ValueError(f"{path.name}: its format ends at {longest} pixels a side, {max(sides)} are too many; write a .png.")
+
+
+def check_folder(folder: PathLike) -> None:
+    """Raises a PermissionError if files cannot be written into a folder that exists."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"The folder {folder} cannot be written to; change its permissions, or name another one.")
 
 
 def check_quality(quality: int) -> None:
@@ -68,7 +75,7 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
         ValueError: if the suffix names none of PNG, JPEG, WebP, AVIF, BMP and TIFF, or AVIF and Pillow is older than 11.3; if
             the array is not as above, or a side longer than the format allows; if alpha has another size; if the quality is
             out of range.
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError, PermissionError: if there is no such folder, or it cannot be written to.
 
     >>> write_image("red.png", np.full((2, 3, 3), (1.0, 0.0, 0.0)))
     >>> read_image("red.png")[0, 0].tolist()
@@ -132,6 +139,11 @@ def _options(suffix, extras, quality):
     else:
         options |= {name: extras[name] for name in ("xmp", "comment") if name in extras} | {"quality": quality}
         if suffix in (".jpg", ".jpeg"):  # a segment ends at 64 KiB
+            if len(options.get("exif", b"")) >= 65500:  # mostly the notes of the camera's maker
+                exif = Image.Exif()
+                exif.load(options["exif"])
+                exif.get_ifd(cameras.EXIF).pop(cameras.MAKER_NOTE, None)
+                options["exif"] = with_all_bytes(exif).tobytes()
             options = {n: v for n, v in options.items() if n not in ("xmp", "exif", "comment") or len(v) < 65500}
     return options
 

@@ -202,11 +202,16 @@ def _build(gr, place, photos, models, chosen, folder, out, max_pixels):
         return new | changes(tab, view, dict(zip(DIALS, values)))
 
     def upload(path, *settings):
-        new = open_photo(path, *settings)
-        if state in new:  # the tab keeps the file
-            new[state].photo.path = shutil.move(path, new[state].folder)
-        else:
-            os.unlink(path)
+        folder = tempfile.mkdtemp(dir=place)
+        try:  # Gradio gives the same path to all tabs with the same photo
+            own = shutil.copy(path, folder)
+            Path(path).unlink(missing_ok=True)
+            new = open_photo(own, *settings)
+            if state in new:  # the tab keeps the file
+                new[state].photo.path = shutil.move(own, new[state].folder)
+        except FileNotFoundError:
+            new = {message: _message("Another tab took this photo at the same moment: drop it again.", bad=True)}
+        shutil.rmtree(folder)
         return new | {drop: None, pick: None}
 
     def pick_photo(name, *settings):

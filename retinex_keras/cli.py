@@ -218,7 +218,6 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
     from retinex_keras.dials import Dials, check_dials
     from retinex_keras.folders.plan import plan_folder, plan_photos
     from retinex_keras.folders.run import enhance_files, run_plan
-    from retinex_keras.imaging.write import WRITTEN
     from retinex_keras.inference import enhance, load_pretrained
 
     Dials(**dials).check()
@@ -231,6 +230,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
 
         if sheet or len(image) > 1 or Path(image[0]).is_file():
             raise ValueError("A cluster takes one folder: for photos leave --cluster out, for a folder --sheet.")
+        _check_is_folder(out)
         return _report(out, enhance_on_cluster(image[0], out, cluster, weights, denoise, engine, **options), as_json)
     if address := next(filter(is_address, (*image, out)), None):
         raise ValueError(f"Addresses are for clusters. Received {address}: name files, or add --cluster local.")
@@ -243,8 +243,7 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
         raise ValueError("A sheet shows one photo: name one photo and the picture to write, or leave --sheet out.")
     if STANDARD in image:
         raise ValueError("Standard input, -, is one photo without a name: name the picture to write, and no other photo.")
-    if Path(out).suffix.lower() in WRITTEN and not _is_folder(out):
-        raise ValueError(f"{out} is the name of a picture. Expected that of a folder, for the results of several photos.")
+    _check_is_folder(out)
     plan = plan_folder(image[0], out, force) if is_folder else plan_photos(image, out, force)
     brighten = None
     if plan.targets:
@@ -252,6 +251,13 @@ def enhance(image, out, weights, denoise, engine, sheet, force, quality, max_pix
         check_dials(model, **dials)
         brighten = functools.partial(enhance, model=model, **dials)
     return _report(out, run_plan(plan, lambda plan: enhance_files(plan, brighten, quality, max_pixels)), as_json)
+
+
+def _check_is_folder(out):
+    from retinex_keras.imaging.write import WRITTEN
+
+    if Path(out).suffix.lower() in WRITTEN and not _is_folder(out):
+        raise ValueError(f"{out} is the name of a picture. Expected that of a folder, for the results of several photos.")
 
 
 def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json, dials):
@@ -510,6 +516,7 @@ def request(url, image, out, version, timeout, at_once, force, quality, as_json,
             print(*lines, sep="\n")
             return 0
         if image.is_dir():
+            _check_is_folder(out)
             return _report(out, request_folder(server, image, out, force, quality, at_once, **dials), as_json)
         if _is_folder(out):
             executor = functools.partial(request_files, server=server, quality=quality, at_once=1, dials=Dials(**dials).check())

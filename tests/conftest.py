@@ -59,7 +59,7 @@ def exports(tmp_path_factory):
     paper.enhance_net.output_conv.bias.assign([0.8])  # so that its pictures are not black
     paper.save(folder / "paper.keras")
     assert main(["export", str(folder / "versions"), "--weights", str(folder / "paper.keras")]) == 0
-    export_savedmodel(natural, folder / "versions")
+    export_savedmodel(natural, folder / "versions", max_pixels=2_500_000)
     return folder / "versions", {1: paper, 2: natural}
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from retinex_keras.cli import main
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.write import write_image
 from retinex_keras.inference import enhance
-from retinex_keras.serving.client import _is_turned_elsewhere, connect, request_folder
+from retinex_keras.serving.client import _is_read_otherwise, connect, request_folder
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,15 @@ def test_the_guides_python(urls, stand_in, exports, photo, tmp_path, monkeypatch
     np.testing.assert_array_equal(read_image("bright/photo.png"), enhance("photo.jpg", exports[1][2]))
 
 
+def test_what_the_result_cannot_be_is_said_before_it_is_asked_for(photo, tmp_path, capsys):
+    Image.new("RGB", (17000, 2)).save(photo)
+    nobody = ["request", "http://127.0.0.1:1"]
+    assert main([*nobody, str(photo), str(tmp_path / "wide.webp")]) == 2
+    assert "its format ends at 16383 pixels a side" in capsys.readouterr().err
+    assert main([*nobody, str(photo.parent), str(tmp_path / "bright.jpg")]) == 2
+    assert "is the name of a picture. Expected that of a folder" in capsys.readouterr().err
+
+
 def test_the_suffix_decides_the_format(url, photo, tmp_path):
     assert main(["request", url, str(photo), str(tmp_path / "out.jpg")]) == 0
     with Image.open(tmp_path / "out.jpg") as result:
@@ -154,7 +164,7 @@ def test_an_orientation_where_the_server_does_not_look_turns_the_photo(url, expo
     others = {"pnginfo": info} if name.endswith("png") else {"xmp": xmp.encode()}
     others |= {"exif": exif} if name == "both.jpg" else {}
     Image.fromarray(random.integers(0, 60, (13, 17, 3), "uint8")).save(photo, **others)
-    assert _is_turned_elsewhere(photo.read_bytes()) == (name != "both.jpg")
+    assert _is_read_otherwise(photo.read_bytes()) == (name != "both.jpg")
     assert main(["request", url, str(photo), str(tmp_path / "out.png")]) == 0
     assert read_image(tmp_path / "out.png").shape == (17, 13, 3)
     np.testing.assert_array_equal(read_image(tmp_path / "out.png"), enhance(photo, exports[1][2]))
@@ -194,16 +204,16 @@ def test_a_folder_with_junk_goes_on_where_it_stopped(url, exports, stand_in, pho
         with Image.open(photo) as image:
             image.rotate(10 * i).save(folder / "nested" / f"{i}.png")
     (folder / "bad.jpg").write_bytes(b"hello")
-    Image.new("CMYK", (8, 8)).save(folder / "cmyk.jpg")  # what the server alone cannot read
+    Image.new("CMYK", (8, 8), (200, 0, 0, 99)).save(folder / "cmyk.jpg")  # what the server alone cannot read
     (out / "nested").mkdir(parents=True)
     (out / "nested" / "0.png").write_text("kept")
     stand_in.delay = 0.05
     assert main(["request", url, str(folder), str(out), "--at-once", "3"]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"enhanced: 5 images into {out}; 1 was there already, 2 are bad\n"
-    bad, cmyk = printed.err.splitlines()[-2:]
-    assert bad.startswith(f"retinex: {folder / 'bad.jpg'} is not an image")
-    assert cmyk.startswith(f"retinex: {folder / 'cmyk.jpg'}: the server refused it: Expected RGB")
+    assert printed.out == f"enhanced: 6 images into {out}; 1 was there already, 1 is bad\n"
+    assert printed.err.splitlines()[-1].startswith(f"retinex: {folder / 'bad.jpg'} is not an image")
+    write_image(out / "expected.jpg", enhance(folder / "cmyk.jpg", exports[1][2]))
+    np.testing.assert_array_equal(read_image(out / "cmyk.jpg"), read_image(out / "expected.jpg"))
     assert 1 < stand_in.most_under_way <= 3
     assert (out / "nested" / "0.png").read_text() == "kept"
     for i in range(1, 6):
@@ -232,8 +242,9 @@ def test_broken_files_among_many_at_once_harm_no_other(url, exports, random):
             np.testing.assert_array_equal(answer, enhance(image, exports[1][2]))
 
 
-def test_what_can_pass_is_asked_again(url, stand_in, photo, tmp_path):
-    stand_in.failures = [(503, "UNAVAILABLE")] * 2
+def test_what_can_pass_is_asked_again(url, stand_in, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("retinex_keras.serving.client.PAUSES", (0.01,))
+    stand_in.failures = [(503, "UNAVAILABLE")] * 5
     assert main(["request", url, str(photo), str(tmp_path / "out.png")]) == 0
     assert stand_in.failures == []
 
@@ -373,11 +384,39 @@ def test_answers_that_are_not_of_tensorflow_serving(photo, capsys, body):
 @pytest.mark.parametrize(
     ("status", "message"),
     [("413 Too Large", "the server refused it: a request of this size"), ("504 Gateway Timeout", "its proxy waits no longer")]
-    + [("502 Bad Gateway", "cannot be reached or is too busy"), ("403 Forbidden", "403, is none of TensorFlow Serving")],
+    + [("502 Bad Gateway", "cannot be reached or is too busy"), ("403 Forbidden", "refuses this client (it lets nobody in")],
 )
 def test_a_proxys_page_is_taken_by_its_status(photo, capsys, status, message):
     with hostile(answer(b"<html>no</html>", status)) as url:
         assert message in refusal(url, photo, capsys, "--timeout", "0.5")
+
+
+def test_a_password_is_not_printed(photo, capsys):
+    with hostile(answer(b"<html>no</html>", "401 Unauthorized")) as url:
+        secret = url.replace("//", "//me:SECRET@")
+        assert main(["request", secret]) == 2
+        with pytest.raises(ValueError, match="Versions are numbers") as caught:
+            connect(secret, version=0)
+    for message in (capsys.readouterr().err, str(caught.value)):
+        assert url in message
+        assert "SECRET" not in message
+
+
+def test_ctrl_c_does_not_wait_for_a_server(photo, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = connect(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=60)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                request_folder(server, photo.parent, tmp_path / "out")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert time.monotonic() < start + 50
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_floats_give_what_decompose_gives(exports, signatures, version, size, ra
         np.testing.assert_array_equal(part[0], expected[name], err_msg=name)
 
 
+def test_floats_of_too_many_pixels_are_refused(signatures):
+    for name in ("enhance", "decompose"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected at most 2500000 pixels"):
+            signatures[2][name](image=tf.zeros((1, 1000, 2501, 3)))
+
+
 def test_floats_beyond_the_range_are_refused(signatures):
     for value in (1.5, np.nan):
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"Expected floats in \[0, 1\]"):

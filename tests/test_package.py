@@ -66,9 +66,9 @@ BASES = {
 # What only the package's own modules call: users see its effects in the examples of what they call.
 INTERNAL = {"FormatError", "atomic_path", "carried_out", "check_folder", "check_is_not_input", "check_quality"}
 INTERNAL |= {"check_writable", "context_indices", "decode", "decode_deep", "enhance_files", "find_place", "has_avif"}
-INTERNAL |= {"is_image_name", "is_whole", "list_images", "locked", "open_file", "ops_of", "plan_folder", "plan_photos"}
+INTERNAL |= {"check_sides", "is_image_name", "is_whole", "list_images", "locked", "open_file", "opened", "ops_of"}
 INTERNAL |= {"readable_suffixes", "reason_of", "remove_leftovers", "run_plan", "scan_folder", "serve", "why_unread"}
-INTERNAL |= {"request_files", "without_damage"}
+INTERNAL |= {"plan_folder", "plan_photos", "request_files", "without_damage"}
 MODULES = pkgutil.walk_packages(retinex_keras.__path__, "retinex_keras.")
 EXAMPLES = {module.name.removeprefix("retinex_keras.") for module in MODULES if not module.ispkg} - WITHOUT
 

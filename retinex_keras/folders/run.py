@@ -12,7 +12,7 @@ from typing import NamedTuple
 from retinex_keras.dials import check_dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.imaging import MAX_PIXELS, PathLike
-from retinex_keras.imaging.write import check_quality
+from retinex_keras.imaging.write import check_quality, check_sides
 from retinex_keras.recipes import DEFAULT
 
 Outcomes = Iterator[tuple[str, str | None]]  # images, and the reasons why they are bad
@@ -124,6 +124,7 @@ def enhance_files(plan: Plan, brighten: Callable, quality: int, max_pixels: int)
             image, reading = readings.popleft()
             try:
                 photo, extras = reading.result()
+                check_sides(plan.targets[image], photo.shape[:2])
                 picture = brighten(photo)
                 del photo, reading  # a large image need not be held while its result is encoded
                 writings.append(pool.submit(write, image, picture, extras))

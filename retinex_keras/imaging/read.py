@@ -122,7 +122,7 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
             source = source.read()
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
-        with _opened(source) as file:
+        with opened(source) as file:
             problem = _problem(file, max_pixels)
             if not problem:
                 colours, alpha = split_alpha(_decode(file, source))
@@ -164,7 +164,7 @@ def _name(source):
 
 
 @contextlib.contextmanager
-def _opened(source):
+def opened(source):
     """Opens a path, a file or a picture as a Pillow picture that may be changed; of a file only the header is read."""
     if isinstance(source, Image.Image):
         exif = None
@@ -294,7 +294,7 @@ def _decode(file, source):
     if raw == "LA;16B":  # no 16 bits in Pillow, but four bytes: those of grey and those of alpha
         return _array(_upright(file, "RGBA")).view(">u2").astype("uint16")
     if raw in OTHER_BYTES:
-        with _opened(source) as low:
+        with opened(source) as low:
             values = np.empty((*_upright(low, OTHER_BYTES[raw]).size[::-1], len(low.getbands()), 2), "uint8")
             _array(low, values[..., 0])
         _array(_upright(file), values[..., 1])

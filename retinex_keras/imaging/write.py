@@ -36,6 +36,12 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     check_folder(path.parent)
     check_quality(quality)
+    check_sides(path, sides)
+
+
+def check_sides(path: PathLike, sides: tuple[int, ...]) -> None:
+    """Raises a ValueError if a side is longer than the format of a path's suffix allows."""
+    path = Path(path)
     longest = LONGEST_SIDE.get(path.suffix.lower())
     if longest and max(sides, default=0) > longest:
         raise ValueError(f"{path.name}: its format ends at {longest} pixels a side, {max(sides)} are too many; write a .png.")

@@ -1,7 +1,6 @@
 """Asks TensorFlow Serving for pictures, by REST or gRPC. It imports no TensorFlow."""
 
 import base64
-import concurrent.futures
 import contextlib
 import contextvars
 import functools
@@ -9,7 +8,9 @@ import http.client
 import http.cookiejar
 import importlib.util
 import io
+import itertools
 import json
+import queue
 import re
 import struct
 import sys
@@ -20,22 +21,25 @@ from pathlib import Path
 
 import requests
 import urllib3
-from PIL import Image
 
 from retinex_keras.dials import DEFAULTS, Dials
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, run_plan
 from retinex_keras.imaging import PathLike, png
-from retinex_keras.imaging.read import exif_orientation, read_image, read_photo
-from retinex_keras.imaging.write import check_is_not_input, check_quality, check_writable, encode_png, write_image
+from retinex_keras.imaging.read import exif_orientation, opened, read_image, read_photo
+from retinex_keras.imaging.write import check_is_not_input, check_quality, check_sides, check_writable, encode_png, write_image
 
 NAME = "retinex"  # of the model on the server
-PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds before what can pass is asked again: a server that starts, or is busy
+PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds before what can pass is asked again; the last is repeated where somebody answers
+PATIENCE = 60  # seconds in which a server has to start, or find time
 LONGEST = 10**6  # seconds that a request may take: sockets count no further than 24 days
 SHORT = 2**20  # bytes that an answer without a picture may have
 LARGEST = 2**31 - 1  # bytes of any answer: gRPC sends no more
 FLOAT, STRING = 1, 7  # TensorFlow's DT_FLOAT and DT_STRING
+NO_ENTRY = "PERMISSION_DENIED", "it lets nobody in without the right name and password"
 PROXIES = {  # what a proxy in front of the server means, whose answer is a page of its own: {status: code and sentence}
+    401: NO_ENTRY,
+    403: NO_ENTRY,
     413: ("INVALID_ARGUMENT", "a request of this size is too large for it"),
     429: ("UNAVAILABLE", "too many requests"),
     502: ("UNAVAILABLE", "nothing answers behind its proxy"),
@@ -44,7 +48,7 @@ PROXIES = {  # what a proxy in front of the server means, whose answer is a page
 }
 _importing = threading.Lock()
 _end = contextvars.ContextVar("end")  # of the time for this thread's request, as `time.monotonic` counts
-TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # by the server: JPEG, PNG, WebP, BMP, by what they begin with
+TAKEN = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")  # by the server: JPEG, PNG, WebP, by what they begin with; of BMP only some
 # Where a server does not look for the orientation: in XMP, in a PNG's text, in its compressed XMP.
 TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]|Raw profile type exif|XML:com\.adobe\.xmp\x00\x01')
 
@@ -73,12 +77,24 @@ def connect(url: str, version: int | None = None, timeout: float = 600.0) -> "_R
     """
     scheme, _, address = url.rstrip("/").partition("://")
     if not address or scheme not in ("http", "https", "grpc"):
-        raise ValueError(f"Expected http://host:port or grpc://host:port. Received {url!r}: name the server so.")
+        raise ValueError(f"Expected http://host:port or grpc://host:port. Received {_shown(url)!r}: name the server so.")
     if version is not None and not 0 < version < 2**63:
-        raise ValueError(f"Versions are numbers from 1 on. Received {version}: `retinex request {url}` lists what there is.")
+        raise ValueError(
+            f"Versions are numbers from 1 on. Received {version}: `retinex request {_shown(url)}` lists what there is."
+        )
     if not 0 < timeout <= LONGEST:
         raise ValueError(f"A request takes more than 0 and at most {LONGEST} seconds. Received {timeout}: name another time.")
     return (_Grpc if scheme == "grpc" else _Rest)(url.rstrip("/"), version, timeout)
+
+
+def _shown(url):
+    """A URL without a name and a password that it may hold."""
+    return re.sub("//.*@", "//", url)
+
+
+def _has_time(pause, patience):
+    """Whether this thread's request may be repeated after a pause, for all of its own time and the client's patience."""
+    return time.monotonic() + pause < min(_end.get(), patience)
 
 
 def _seconds_left():
@@ -120,7 +136,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 class _Rest:
     def __init__(self, url, version, timeout):
-        self.url, self.timeout = url, timeout
+        self.url, self.timeout = _shown(url), timeout
         self.model = f"{url}/v1/models/{NAME}" + (f"/versions/{version}" if version else "")
         self.session = requests.Session()
         self.session.get_redirect_target = lambda _: None  # where it follows none, it would still read a redirect's body
@@ -171,17 +187,19 @@ class _Rest:
 
     def _answer(self, method, url, most, options):
         """The status and the body of an answer, which is cut soon after `most` bytes; what can pass is asked again."""
-        for pause in (*PAUSES, LONGEST):
+        patience = time.monotonic() + PATIENCE
+        for count, pause in enumerate(itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))):
             timeout = min(10, _seconds_left()), _seconds_left()
             try:
                 with self.session.request(method, url, timeout=timeout, stream=True, **options) as answer:
                     status, body = answer.status_code, bytearray()
                     while len(body) <= most and (part := answer.raw.read(2**20, decode_content=False)):
                         body += part
-                if status not in (429, 502, 503) or pause > _seconds_left():
+                if status not in (429, 502, 503) or not _has_time(pause, patience):
                     return status, body
-            except requests.ConnectionError:
-                if pause > _seconds_left():
+            except requests.ConnectionError as error:
+                nobody = isinstance(error.args[0], urllib3.exceptions.MaxRetryError)
+                if nobody and count == len(PAUSES) or not _has_time(pause, patience):
                     raise
             time.sleep(pause)
 
@@ -230,13 +248,15 @@ class _Grpc:
             request.model_spec.version.value = self.version
         method = self._channel(most).unary_unary(f"/tensorflow.serving.{method}", type(request).SerializeToString)
         _end.set(time.monotonic() + self.timeout)
-        for pause in (*PAUSES, LONGEST):
+        patience = time.monotonic() + PATIENCE
+        for count, pause in enumerate(itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))):
             try:
                 body = method(request, timeout=_end.get() - time.monotonic())
                 break
             except self.grpc.RpcError as error:
                 code, message = error.code().name, error.details() or ""
-                if code != "UNAVAILABLE" or pause > _end.get() - time.monotonic():
+                nobody = message.startswith(("failed to connect", "DNS"))
+                if code != "UNAVAILABLE" or nobody and count == len(PAUSES) or not _has_time(pause, patience):
                     raise _error(self.url, code, message) from None
             time.sleep(pause)
         with _understood(self.url):
@@ -314,6 +334,8 @@ def _error(url, code, message=""):
         return TimeoutError(f"{url} gave no answer in time; ask for longer with --timeout, or fewer images at once.")
     if code == "NOT_FOUND":
         return ConnectionError(f"{url} has no such model or version ({message}); `retinex request {url}` lists what it has.")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        return ConnectionError(f"{url} refuses this client ({message}); for REST: http://NAME:PASSWORD@host:port.")
     if code == "UNAVAILABLE":
         return ConnectionError(f"{url} cannot be reached or is too busy ({message}); is it running, is the port right?")
     return OSError(f"{url} failed: {code}, {message}")
@@ -341,7 +363,7 @@ def request_image(server: "_Rest | _Grpc", image: PathLike, out: PathLike, quali
     dials = Dials(**dials).check()
     check_is_not_input(out, image)
     check_writable(out, quality)
-    write_image(out, *_enhanced(server, image, dials), quality)
+    write_image(out, *_enhanced(server, image, out, dials), quality)
 
 
 def request_folder(
@@ -383,25 +405,55 @@ def request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: in
 
     def ask(image):
         try:
-            plan.sink.write(plan.targets[image], *_enhanced(server, image, dials), quality)
+            plan.sink.write(plan.targets[image], *_enhanced(server, image, plan.targets[image], dials), quality)
         except ConnectionError:
             raise
         except (ValueError, OSError) as error:
             return str(error)
 
-    pool = concurrent.futures.ThreadPoolExecutor(at_once)
+    def work():
+        with contextlib.suppress(queue.Empty):
+            while True:
+                image = waiting.get_nowait()
+                try:
+                    ended.put((image, ask(image), None))
+                except BaseException as error:
+                    ended.put((image, None, error))
+
+    waiting, ended = queue.SimpleQueue(), queue.SimpleQueue()
+    for image in plan.targets:
+        waiting.put(image)
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]  # which Ctrl-C need not wait for
+    for thread in threads:
+        thread.start()
     try:
-        yield from zip(plan.targets, pool.map(ask, plan.targets))
+        for _ in plan.targets:
+            image, reason, error = ended.get()
+            if error:
+                raise error
+            yield image, reason
+    except Exception:
+        _empty(waiting)
+        for thread in threads:
+            thread.join()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        _empty(waiting)
 
 
-def _enhanced(server, path, dials):
+def _empty(waiting):
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get_nowait()
+
+
+def _enhanced(server, path, out, dials):
     """What a server makes of the image in a file, and the extras of the file."""
     photo, extras = read_photo(path)
+    check_sides(out, photo.shape[:2])
     (height, width, _), dtype, size = photo.shape, photo.dtype, photo.nbytes
     contents = Path(path).read_bytes()
-    if not contents.startswith(TAKEN) or _is_turned_elsewhere(contents):
+    if not contents.startswith(TAKEN) or _is_read_otherwise(contents):
         contents = encode_png(photo)
     del photo
     try:  # twice its bytes are more than its PNG can have, in base64 too
@@ -414,12 +466,12 @@ def _enhanced(server, path, dials):
         raise OSError(f"{path}: the server's answer is not its picture: {error}") from None
 
 
-def _is_turned_elsewhere(contents):
-    """Whether a photo may have its orientation where only Pillow looks, and not in its EXIF."""
-    if not TURNED.search(contents):
-        return False
-    with Image.open(io.BytesIO(contents)) as file:
-        return exif_orientation(file.info.get("exif", b"")) is None
+def _is_read_otherwise(contents):
+    """Whether the server would refuse a photo, for its colours, or not find its orientation, which only Pillow does."""
+    with opened(io.BytesIO(contents)) as file:
+        if file.mode == "CMYK" or file.mode in ("L", "LA") and "icc_profile" in file.info:
+            return True
+        return bool(TURNED.search(contents)) and exif_orientation(file.info.get("exif", b"")) is None
 
 
 def _picture(answer, width, height, dtype):

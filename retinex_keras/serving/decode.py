@@ -86,7 +86,7 @@ def decode(contents, max_pixels):
 
         at, exif, profile, known = walk(2, lambda at: has(at, b"\xff\xda"), step, end, tf.constant(False), tf.constant(True))
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
-        scans = tf.math.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA))
+        scans = tf.size(tf.where((data[:-1] == 0xFF) & (data[1:] == 0xDA)), tf.int64)  # `count_nonzero` takes 8 bytes for each
         fits = (
             known
             & (at < end)

@@ -150,6 +150,9 @@ def _archive(model, max_pixels):
 
     def in_one_piece(image):
         height, width = tf.shape(image)[1], tf.shape(image)[2]
+        count = tf.reduce_prod(tf.shape(image, tf.int64)[:3])
+        with tf.control_dependencies([tf.debugging.Assert(count <= max_pixels, [f"Expected at most {max_pixels} pixels"])]):
+            image = tf.identity(image)
         padded = (tf.minimum(tf.range(side + -side % model.size_multiple), side - 1) for side in (height, width))
         parts = network(gather_2d(image, *padded), gather_2d(image, context_indices(height), context_indices(width)))
         return {name: part[:, :height, :width] for name, part in parts.items()}

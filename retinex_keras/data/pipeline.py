@@ -70,10 +70,10 @@ def training_view(images, size, rng, degradation=None, plain=False):
     pair gives its own dark image, in two of these made brighter or darker, with more noise. Otherwise the well-lit image is
     darkened by `degradation`; a photo as often as not by `wide_darken` under uneven light, as of lamps at night. It then is to
     come out under nearly even light: the night stays a night. The noise is that of `soft_noise`. Some dark patches are
-    compressed as a JPEG, more of them from photos. The exposure of a pair's well-lit image is normalized, and its saturation,
-    if the dark image is its own. Three times in twenty both sides are the well-lit image as it is: what is bright already is
-    to stay so. Since a dim one is the easiest to take for a dark one, it is shown so three times in ten, if its mean luma is
-    below 0.4; the first kind of view is then that much rarer.
+    compressed as a JPEG, more of them from photos. The exposure of the well-lit image is normalized, except under uneven light;
+    also its saturation, if the dark image is its own. Three times in twenty both sides are the well-lit image as it is: what is
+    bright already is to stay so. Since a dim one is the easiest to take for a dark one, it is shown so three times in ten, if
+    its mean luma is below 0.4; the first kind of view is then that much rarer.
 
     Args:
         images: (N, H, W, 3), uint8, N 2 or 1; H and W at least `size`.
@@ -126,9 +126,9 @@ def training_view(images, size, rng, degradation=None, plain=False):
     else:
         low = high
     changed = low is not high and not plain
-    if changed and len(images) == 2:
+    if changed and (len(images) == 2 or choice >= 0.45):
         high = normalize_exposure(high, brightness)
-        if choice < 0.8:
+        if len(images) == 2 and choice < 0.8:
             own, seen = (saturation(image[size**2 :].reshape(CONTEXT, CONTEXT, 3)) for image in pixels[::-1])
             high = normalize_saturation(high, own, seen)
     patches = np.stack([low[: size**2], high[: size**2]]).reshape(2, size, size, 3)

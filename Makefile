@@ -13,7 +13,7 @@ demo: .venv/ready
 
 # Two processes on two cores: a thread each computes, so that they do not disturb each other.
 test: .venv/ready
-	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check $(CHECK) retinex_keras tests

@@ -8,6 +8,14 @@ from retinex_keras.cli import main
 from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
+SLOW = "train", "workers", "cli", "export", "notebooks", "natural", "conventions", "client", "benchmark", "guides"
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first, so that at the end of the tests neither of two processes waits for the other."""
+    order = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 def seeded_weight(name, shape):
     """The weight of a variable of the original in the fixture, which follows from its name."""

@@ -474,7 +474,7 @@ def test_a_photo_is_darkened_by_uneven_light_too(random):
             assert low.mean() < high.mean()
             assert np.corrcoef(low.mean(-1).ravel(), high.mean(-1).ravel())[0, 1] > 0.6
         else:
-            assert (high == 200).all()
+            assert (high == (200 if low.max() == 200 else 129)).all()  # normalized, but where it is shown as it is
         low, context = (cv.astype("float32").reshape(8, 16, 8, 16, 3).mean((1, 3)) for cv in (low, context))
         np.testing.assert_allclose(low, context, rtol=0.3, atol=6)
         flat += np.ptp(context.mean(-1)) < 0.25 * context.mean() + 3

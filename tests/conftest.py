@@ -8,12 +8,16 @@ from retinex_keras.cli import main
 from retinex_keras.recipes.natural import NaturalDecomNet, NaturalEnhanceNet, NaturalRetinexNet
 from retinex_keras.recipes.paper import DecomNet, EnhanceNet, RetinexNet
 
-SLOW = "train", "workers", "cli", "export", "notebooks", "natural", "conventions", "client", "benchmark", "guides"
+FIRST = ["images", "dials", "inference", "export"]
+FIRST += ["train", "workers", "cli", "notebooks", "natural", "conventions", "client", "benchmark", "guides"]
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take minutes come first, so that at the end of the tests neither of two processes waits for the other."""
-    order = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    """At first the files of hypothesis, which is slow in a process that holds many models; then those that take minutes.
+
+    At the end of the tests, neither of two processes then waits long for the other.
+    """
+    order = {f"test_{name}": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 

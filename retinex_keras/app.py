@@ -23,7 +23,7 @@ from retinex_keras.folders.run import carried_out, enhance_files
 from retinex_keras.imaging import MAX_PIXELS, PathLike, cameras
 from retinex_keras.imaging.pixels import to_float, to_uint8
 from retinex_keras.imaging.read import list_images, read_photo
-from retinex_keras.imaging.write import WRITTEN, check_writable, write_image
+from retinex_keras.imaging.write import WRITTEN, check_sides, check_writable, write_image
 from retinex_keras.inference import decompose, enhance, find_model
 from retinex_keras.recipes import DEFAULT
 
@@ -111,7 +111,8 @@ class Photo:
     def save(self, out: PathLike, **dials: float):
         """Writes the result at full size, as `retinex enhance` does."""
         photo, extras = read_photo(self.path, self.max_pixels)
-        check_writable(out, sides=photo.shape[:2])
+        check_writable(out)
+        check_sides(out, photo.shape[:2])
         write_image(out, enhance(photo, self.weights, **dials if self.has_dials else {}), extras)
 
 

@@ -263,7 +263,7 @@ def _check_is_folder(out):
 def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json, dials):
     from retinex_keras.folders.run import Report
     from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_writable, write_image
+    from retinex_keras.imaging.write import check_sides, write_image
     from retinex_keras.inference import enhance
 
     if image != STANDARD and not Path(image).exists():
@@ -281,7 +281,7 @@ def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json,
         from retinex_keras.evaluation.plots import before_after
     photo, extras = read_photo(_standard_input() if image == STANDARD else image, max_pixels)
     if out != STANDARD:
-        check_writable(out, quality, photo.shape[:2])
+        check_sides(out, photo.shape[:2])
     picture = enhance(photo, load(), **dials)
     if out == STANDARD:
         with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ WITH_ALPHA = WITH_16_BITS | {".webp", ".avif"}
 LONGEST_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 32768}  # AVIF: as far as libavif reads
 
 
-def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = ()) -> None:
-    """Raises an error if an image, of these sides if they are known, could not be written: ValueError or OSError."""
+def check_writable(path: PathLike, quality: int = 95) -> None:
+    """Raises an error if an image could not be written: ValueError or OSError; `check_sides` tells of its size."""
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         raise ValueError(
@@ -36,14 +36,13 @@ def check_writable(path: PathLike, quality: int = 95, sides: tuple[int, ...] = (
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     check_folder(path.parent)
     check_quality(quality)
-    check_sides(path, sides)
 
 
 def check_sides(path: PathLike, sides: tuple[int, ...]) -> None:
     """Raises a ValueError if a side is longer than the format of a path's suffix allows."""
     path = Path(path)
     longest = LONGEST_SIDE.get(path.suffix.lower())
-    if longest and max(sides, default=0) > longest:
+    if longest and max(sides) > longest:
         raise ValueError(f"{path.name}: its format ends at {longest} pixels a side, {max(sides)} are too many; write a .png.")
 
 
@@ -96,7 +95,8 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
         )
     if image.dtype.kind == "f" and np.isnan(image.min()):
         raise ValueError("The image holds NaN: replace it by numbers in [0, 1].")
-    check_writable(path, quality, image.shape[:2])
+    check_writable(path, quality)
+    check_sides(path, image.shape[:2])
     pixels = to_integers(image, "uint16" if image.dtype == np.uint16 and suffix in WITH_16_BITS else "uint8")
     if "alpha" in extras and suffix in WITH_ALPHA:
         if extras["alpha"].shape[:2] != image.shape[:2]:

@@ -227,6 +227,9 @@ OF_ONE_MIND = {  # whether a file is read, by Python and by the server
     "no end": (PNG[:-12], False),
     "much data": (with_chunk(chunk(b"IDAT", bytes(200_000))), False),
     "many chunks": (with_chunk(chunk(b"teST") * 12_000), False),
+    "PQ": (with_chunk(chunk(b"cICP", bytes([9, 16, 0, 1]))), False),
+    "HLG, with a wrong checksum": (with_chunk(chunk(b"cICP", bytes([9, 18, 0, 1]))[:-1] + b"\0"), False),
+    "cICP of sRGB": (with_chunk(chunk(b"cICP", bytes([1, 13, 0, 1]))), True),
     "a large header": (PNG[:16] + struct.pack(">II", 99, 99) + PNG[24:], False),
 }
 

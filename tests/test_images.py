@@ -581,6 +581,7 @@ REFUSED = {  # name: content, and words of the message
     "chunks.png": (png(before=PNG_CHUNK * 11_000), "too many chunks"),
     "header_inside.bmp": (WHOLE["BMP"][:10] + struct.pack("<I", 20) + WHOLE["BMP"][14:], "begin inside its header"),
     "animation.png": (frames("PNG"), "3 frames"),
+    "high_range.png": (png(before=chunk(b"cICP", bytes([9, 16, 0, 1]))), "holds colours of a high dynamic range (PQ or HLG)"),
     "bomb.png": (png(width=60000, height=60000), "more pixels than a file of its size can hold"),
     "bomb_16.png": (png(width=60000, height=60000, depth=16), "more pixels than a file of its size can hold"),
     "start.jpg": (b"\xff\xd8", "is not an image"),

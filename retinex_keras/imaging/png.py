@@ -14,6 +14,7 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colour: grey, RGB, p
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 # The seven passes of an interlaced picture: first row, first column, steps of the rows and of the columns.
 PASSES = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer functions of PNG, HEIF and AVIF
 PIECE = 2**20  # bytes that are in memory at a time
 # Pillow takes a text of such a name for its own.
 RESERVED = {b"bbox", b"default_image", b"dpi", b"exif", b"icc_profile", b"interlace", b"nclx_profile", b"transparency", b"xmp"}
@@ -47,7 +48,8 @@ def without_damage(stream):
     stream.seek(16)
     probe.call(*chunks[0])
     for name, start, length in chunks:
-        is_good = _has_checksum(stream, name, start, length)
+        stream.seek(start)
+        is_good = zlib.crc32(stream.read(length), zlib.crc32(name)).to_bytes(4) == stream.read(4)
         if _is_critical(name):
             if not is_good:
                 raise OSError(f"the checksum of its chunk {name.decode()} is wrong")
@@ -82,6 +84,15 @@ def is_whole(stream):
     return rest <= 0
 
 
+def is_high_range(stream):
+    """Whether the colours of a PNG are those of PQ or HLG, by its chunk cICP."""
+    for name, start, _ in _chunks(stream):
+        stream.seek(start)
+        if name == b"cICP" and stream.read(2)[1] in HIGH_RANGE:
+            return True
+    return False
+
+
 def _is_critical(name):
     return not name[0] & 32  # a small first letter says that a picture can do without
 
@@ -102,16 +113,6 @@ def _chunks(stream):
             return
         at += 12 + length
     raise OSError("it has too many chunks")
-
-
-def _has_checksum(stream, name, start, length):
-    """Whether the checksum of a chunk is right."""
-    checksum = zlib.crc32(name)
-    stream.seek(start)
-    while length:
-        piece = stream.read(min(length, PIECE))
-        checksum, length = zlib.crc32(piece, checksum), length - len(piece)
-    return stream.read(4) == checksum.to_bytes(4)
 
 
 def _is_fit(probe, name, start, length):

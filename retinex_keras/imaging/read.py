@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import io
 import logging
 import os
@@ -31,7 +30,6 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in ("BL", "LB", "NB" if sys.byteorder == "little" else "NL")
 }
-HIGH_RANGE = (16, 18)  # PQ and HLG, among the transfer characteristics of HEIF and AVIF
 HIGH_RANGE_ADVICE = "colours of a high dynamic range (PQ or HLG): save it as RGB of 8 or 16 bits"
 # Suffixes of photos that are read nowhere here, or only by some Pillows; those of `cameras.EXTRA` are others.
 OTHER_PHOTOS = {".heics", ".heifs", ".avif", ".avifs", ".jxl", ".jxr", ".jp2", ".exr", ".hdr", ".psb", ".xcf", ".eps", ".fff"}
@@ -148,7 +146,8 @@ def read_photo(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray
 
 def reason_of(error: Exception) -> str:
     """What an error says, in one line; its class if it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)  # LibRaw says bytes
+    return " ".join(said.split()) or type(error).__name__
 
 
 def _name(source):
@@ -183,20 +182,24 @@ def opened(source):
         stream.seek(0)
         head = stream.read(8)
         if head == png.SIGNATURE:
-            stream = png.without_damage(stream)
+            whole, stream = stream, png.without_damage(stream)
+            if png.is_high_range(whole):
+                raise cameras.FormatError(f"holds {HIGH_RANGE_ADVICE}")
         elif head.startswith(b"\0\0\1\0"):
             _check_icon(stream)
+        Image.init()
         try:
-            file = cameras.open_file(stream, _name(source)) or Image.open(stream, formats=_formats())
+            formats = [name for name in FORMATS if name in Image.OPEN]  # those of the installed Pillow
+            file = cameras.open_file(stream, _name(source)) or Image.open(stream, formats=formats)
         except UnidentifiedImageError:
-            if head.startswith((b"II*\0", b"MM\0*")):
+            if head.startswith(cameras.PLAIN_TIFF):
                 raise cameras.FormatError(
                     "is a TIFF that is damaged, or of a rare kind: save it as RGB of 8 or 16 bits"
                 ) from None
             raise
         if file.format == "AVIF":  # of which Pillow does not tell the range
             stream.seek(0)
-            if re.search(rb"colrnclx..\0[%b]" % bytes(HIGH_RANGE), stream.read(4096), re.DOTALL):
+            if re.search(rb"colrnclx..\0[%b]" % bytes(png.HIGH_RANGE), stream.read(4096), re.DOTALL):
                 raise cameras.FormatError(f"holds {HIGH_RANGE_ADVICE}")
         yield file
         Image.Image.close(file)  # frees the pixels; `file.close()` would also close the stream
@@ -212,13 +215,6 @@ def _check_icon(stream):
         sides = struct.unpack(">16x2I" if head.startswith(png.SIGNATURE) else "<4x2I12x", head)
         if max(sides) > 4096:
             raise OSError("it holds a picture of {}x{} pixels, which is no icon".format(*sides))
-
-
-@functools.cache
-def _formats():
-    """Those of the formats that the installed Pillow has."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _problem(file, max_pixels):
@@ -240,7 +236,7 @@ def _problem(file, max_pixels):
     if file.mode in ("F", "LAB"):
         return f"holds {'floats of an unknown range' if file.mode == 'F' else 'LAB colours'}: save it as RGB of 8 or 16 bits"
     nclx = file.info.get("nclx_profile")
-    if isinstance(nclx, dict) and nclx.get("transfer_characteristics") in HIGH_RANGE:
+    if isinstance(nclx, dict) and nclx.get("transfer_characteristics") in png.HIGH_RANGE:
         return f"holds {HIGH_RANGE_ADVICE}"
     tags = getattr(file, "tag_v2", {})  # of a TIFF
     bits, layout = tags.get(258, (8,)), (tags.get(284), tags.get(262))

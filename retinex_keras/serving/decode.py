@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from retinex_keras.imaging import DEFLATE, JPEG, SCAN_BYTES, SCANS
-from retinex_keras.imaging.png import CHANNELS, PASSES
+from retinex_keras.imaging.png import CHANNELS, HIGH_RANGE, PASSES
 
 MEND = "save it as RGB, in PNG"
 WHOLE = "a whole file, received one that is damaged, or announces more pixels than it can hold"
@@ -16,8 +16,8 @@ def decode(contents, max_pixels):
     whether the file has 16 bits, a scalar boolean.
 
     Ops of the graph refuse with `tf.errors.InvalidArgumentError` what is no JPEG, PNG, WebP or BMP, is damaged, or announces
-    too many pixels in its header, before it is decoded; and what needs a colour profile to become RGB, which they cannot read:
-    CMYK and grey with a profile.
+    too many pixels in its header, before it is decoded; and what they cannot turn into RGB: CMYK, grey with a colour profile,
+    and colours of a high dynamic range.
     """
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], 0)
     end, zero = tf.size(data, tf.int64) - 1, tf.constant(0, tf.int64)
@@ -107,6 +107,7 @@ def decode(contents, max_pixels):
         def step(at, exif, packed, unfit):
             exif = tf.where((exif == end) & has(at + 4, b"eXIf"), at, exif)
             unfit |= has(at + 4, b"acTL") | has(at + 4, b"iCCP") & (colour == 0) & ~is_16_bit  # 0 is grey without alpha
+            unfit |= has(at + 4, b"cICP") & tf.reduce_any(number(at + 9, 1) == HIGH_RANGE)
             length = number(at, 4)
             return at + 12 + length, exif, packed + tf.where(has(at + 4, b"IDAT"), length, zero), unfit
 
@@ -120,7 +121,7 @@ def decode(contents, max_pixels):
         fits = (at < end) & (unpacked <= DEFLATE * packed) & (packed <= 2 * unpacked + 65536)
         with (
             checked(height, width, fits, f"Expected {WHOLE}"),
-            check(~unfit, f"Expected no animation, and grey without a profile: {MEND}"),
+            check(~unfit, f"Expected no animation, no high dynamic range, and grey without a profile: {MEND}"),
         ):
             image = tf.io.decode_png(contents, channels=3, dtype=tf.uint16)  # 8 bits become 16 as by `eight_bits`
         return upright(image, exif + 8, number(exif, 4))

@@ -25,7 +25,6 @@ from retinex_keras.imaging.pixels import to_float, to_uint8
 from retinex_keras.imaging.read import list_images, read_photo
 from retinex_keras.imaging.write import WRITTEN, check_sides, check_writable, write_image
 from retinex_keras.inference import decompose, enhance, find_model
-from retinex_keras.recipes import DEFAULT
 
 SIDE = 1600  # of the pictures on the page, the longer one at most, in pixels
 TABS = 4  # of a browser that keep their photo; each takes up to 130 MB
@@ -340,16 +339,8 @@ class _OwnPageOnly:
         await self.app(scope, receive, send_with_policy)
 
 
-def serve(folder=None, out=None, weights=DEFAULT, engine=None, port=None, browser=True, max_pixels=MAX_PIXELS):
-    """Serves the page on 127.0.0.1, and prints its address, until the process is stopped.
-
-    Args:
-        folder: of photos to pick from and to enhance together, or None.
-        out: folder of the results of all of them; by default beside `folder`, with "_bright" after its name.
-        weights, engine: as `load_pretrained` takes them.
-        port: of the address; by default the first free one from 7860 on.
-        browser: whether a browser is opened.
-        max_pixels: larger photos are refused.
+def serve(folder, out, weights, engine, port, browser, max_pixels):
+    """Serves the page on 127.0.0.1, and prints its address, until the process is stopped: `retinex app`, with its options.
 
     Raises:
         FileNotFoundError: if there is no such folder, or there are no such weights.

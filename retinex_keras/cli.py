@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -156,13 +155,10 @@ def _number(kind, expected, fits):
     """A type of arguments: numbers of a kind that fit."""
 
     def number(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not fits(value):
-            raise argparse.ArgumentTypeError(f"expected {expected}. Received {text!r}")
-        return value
+        with contextlib.suppress(ValueError):
+            if fits(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}. Received {text!r}")
 
     return number
 
@@ -263,7 +259,7 @@ def _check_is_folder(out):
 def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json, dials):
     from retinex_keras.folders.run import Report
     from retinex_keras.imaging.read import read_photo
-    from retinex_keras.imaging.write import check_sides, write_image
+    from retinex_keras.imaging.write import check_sides, encode_png, write_image
     from retinex_keras.inference import enhance
 
     if image != STANDARD and not Path(image).exists():
@@ -284,10 +280,7 @@ def _enhance_photo(image, out, load, sheet, force, quality, max_pixels, as_json,
         check_sides(out, photo.shape[:2])
     picture = enhance(photo, load(), **dials)
     if out == STANDARD:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "picture.png")
-            write_image(file, picture, extras)
-            sys.stdout.buffer.write(file.read_bytes())
+        sys.stdout.buffer.write(encode_png(picture, extras))
     else:
         write_image(out, picture, extras, quality)
     if sheet:

@@ -7,7 +7,6 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinex_keras import onnx_model
 from retinex_keras.recipes import DEFAULT
 
 SUFFIXES = {"tensorflow": ".keras", "onnx": ".onnx"}  # of the files of each engine
@@ -111,16 +110,3 @@ def silence():
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-
-
-def use_threads(count: int, engine: str) -> None:
-    """Sets with how many threads an engine computes, before its first use in this process.
-
-    >>> use_threads(0, "onnx")  # as many as there are processors
-    """
-    if engine == "onnx":
-        onnx_model.threads = count
-    else:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(count)

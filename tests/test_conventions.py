@@ -294,6 +294,33 @@ def test_the_running_mean_is_what_is_scored_and_what_stays(networks, random):
     assert all(map(np.array_equal, means, natural.get_weights()))
 
 
+def test_a_stop_in_a_validation_leaves_weights_and_their_mean_in_their_places(random):
+    images, optimizer = random.random((4, 16, 16, 3), dtype="float32"), keras.optimizers.AdamW(0.03, use_ema=True)
+
+    def stop(logs):
+        raise KeyboardInterrupt
+
+    model = SimpleCNN(2, 2)
+    model.build((None, None, None, 3))
+    model.compile(optimizer, run_eagerly=True)
+    start = model.get_weights()
+    stopping = keras.callbacks.LambdaCallback()
+    stopping.on_test_begin = stop
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(images, images, 1, validation_data=(images, images), callbacks=[stopping], verbose=0)
+    mean, weight = np.asarray(optimizer._model_variables_moving_average[0]), model.get_weights()[0]
+    assert np.abs(mean - start[0]).mean() < 0.6 * np.abs(weight - start[0]).mean()  # the mean stays behind
+
+
+@pytest.mark.parametrize("name", ["loss", "psnr", "ssim"])
+def test_a_term_cannot_have_the_name_of_a_score(name):
+    class Own(SimpleCNN):
+        term_weights = {"l1": 1.0, name: 1.0}
+
+    with pytest.raises(ValueError, match=f"Own.term_weights names {name}, which is shown beside the terms"):
+        Own(2)
+
+
 def test_a_subclass_with_a_layer_of_its_own_comes_back(random, tmp_path):
     @keras.saving.register_keras_serializable("tests")
     class Wider(NaturalRetinexNet):

@@ -1,3 +1,4 @@
+import functools
 import itertools
 from pathlib import Path
 
@@ -277,6 +278,22 @@ def test_whole_pairs_come_one_by_one_at_their_size(make_pairs):
         np.testing.assert_array_equal(high[0], pair[1] / np.float32(255))
 
 
+@pytest.mark.parametrize("make", [whole_pairs, functools.partial(training_patches, size=8, batch_size=1)])
+@pytest.mark.parametrize(
+    ("pair", "received"),
+    [
+        (np.zeros((2, 8, 8, 3), "uint16"), r"uint16 \(2, 8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 3), "float32"), r"float32 \(2, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), "uint8"), r"uint8 \(8, 8, 3\)"),
+        ((np.zeros((8, 8, 3), "uint8"),) * 2, r"tuple \(\)"),
+    ],
+)
+def test_arrays_of_another_type_or_shape_are_refused(make, pair, received):
+    """They would be scored as other pictures: whole numbers modulo 256, and floats as black."""
+    with pytest.raises(ValueError, match=f"Expected uint8 arrays .*H, W, 3.*Received {received}"):
+        make([pair])
+
+
 GREY = np.full((64, 64, 3), 188, "uint8")  # 0.503 in linear light
 CLEAN = {"white_balance": (1, 1), "shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
 
@@ -299,6 +316,12 @@ def test_darkening_white_balance_leaves_green():
     dark = darken(GREY, 0, **CLEAN | {"exposure": (0.1, 0.1), "white_balance": (2, 2)})
     assert dark[0, 0, 1] == 63
     assert dark[0, 0, 0] == dark[0, 0, 2] > 63
+
+
+@pytest.mark.parametrize("image", [GREY / 255, GREY.astype("uint16"), GREY[..., 0], GREY[..., :2]])
+def test_what_cannot_be_darkened_is_refused(image):
+    with pytest.raises(ValueError, match=r"Expected a uint8 image \(H, W, 3\). Received"):
+        darken(image, 0)
 
 
 def test_darkening_is_seeded():

@@ -230,6 +230,20 @@ def test_what_is_no_note_of_a_run_is_one_sentence(tmp_path, note):
         check_same_run(tmp_path, {"seed": 0})
 
 
+def test_a_state_of_another_optimizer_is_refused(tmp_path):
+    """Keras itself only warns, and leaves the optimizer as it is."""
+    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    network.compile("adam")
+    network.optimizer.build(network.trainable_variables)
+    network.save_weights(tmp_path / "decom-00001.weights.h5")
+    (tmp_path / "decom.csv").write_text("epoch,seconds\n0,1\n")
+    assert RunState(tmp_path, "decom", network, True, print).epoch == 1
+    network.compile("sgd")
+    network.optimizer.build(network.trainable_variables)
+    with pytest.raises(ValueError, match="are not the state of this run .*could not be loaded"):
+        RunState(tmp_path, "decom", network, True, print)
+
+
 @pytest.mark.parametrize(
     ("log", "message"),
     [

@@ -43,12 +43,17 @@ def darken(
     Returns:
         (H, W, 3), uint8.
 
+    Raises:
+        ValueError: for an image of another type or shape.
+
     A tenth of the light is 0.35 of the range in sRGB:
 
     >>> off = {"white_balance": (1, 1), "shot_noise": (0, 0), "read_noise": (0, 0), "gamma": (1, 1)}
     >>> darken(np.full((1, 1, 3), 255, "uint8"), 0, exposure=(0.1, 0.1), **off)
     array([[[89, 89, 89]]], dtype=uint8)
     """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"Expected a uint8 image (H, W, 3). Received {image.dtype} {image.shape}: convert it.")
     rng = np.random.default_rng(rng)
 
     def between(limits, position):  # log-uniform for a uniform position; 0 stays 0

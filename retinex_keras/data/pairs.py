@@ -116,6 +116,8 @@ def load_scene(paths, resize=None):
 class _Stored:
     """An array in a file, of which parts are read when asked for; it holds no file open, so that there can be many."""
 
+    dtype = np.dtype("uint8")
+
     def __init__(self, path):
         self.path = path
         self.shape = np.load(path, mmap_mode="r").shape

@@ -164,13 +164,14 @@ def training_patches(
         part of a batch.
 
     Raises:
-        ValueError: if an image is smaller than a patch, there are fewer images than a batch takes, or a batch has no equal
-            parts for all replicas.
+        ValueError: if an array is of another type or shape, an image is smaller than a patch, there are fewer images than a
+            batch takes, or a batch has no equal parts for all replicas.
 
     >>> low, high = next(iter(training_patches(load_pairs("pairs"), size=16, batch_size=4)))
     >>> low.shape
     TensorShape([4, 16, 16, 3])
     """
+    _check_arrays(images, (1, 2))
     smallest = min((min(array.shape[1:3]) for array in images), default=0)
     if images and smallest < size:
         raise ValueError(
@@ -223,6 +224,17 @@ def training_patches(
     return epochs.flat_map(batches_of_indices).map(batch, num_parallel_calls=2).prefetch(2)
 
 
+def _check_arrays(arrays, counts):
+    """Raises a ValueError if one is not uint8, (N, H, W, C), with N among the counts."""
+    for array in arrays:
+        dtype, shape = getattr(array, "dtype", type(array).__name__), tuple(getattr(array, "shape", ()))
+        if dtype != np.uint8 or len(shape) != 4 or shape[0] not in counts:
+            raise ValueError(
+                f"Expected uint8 arrays ({' or '.join(map(str, counts))}, H, W, 3), as `load_pairs` gives. Received {dtype} "
+                f"{shape}: stack the two images of a pair, the dark one first, and convert them by `imaging.pixels.to_uint8`."
+            )
+
+
 def whole_pairs(pairs, copies=1):
     """A tf.data pipeline over whole pairs in order, for validation: batches of one, each at its own size.
 
@@ -233,10 +245,14 @@ def whole_pairs(pairs, copies=1):
     Returns:
         A `tf.data.Dataset`, or on JAX a `keras.utils.PyDataset`, of `(low, high)`, each float32 (copies, H, W, 3) in [0, 1].
 
+    Raises:
+        ValueError: if an array is not uint8, (2, H, W, 3).
+
     >>> low, high = next(iter(whole_pairs(load_pairs("pairs"))))
     >>> low.shape
     TensorShape([1, 20, 24, 3])
     """
+    _check_arrays(pairs, (2,))
     if _on_jax():
         from retinex_keras.data.batches import Batches
 

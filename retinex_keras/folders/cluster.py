@@ -5,8 +5,9 @@ import logging
 import os
 from pathlib import Path
 
+from retinex_keras import onnx_model
 from retinex_keras.dials import check_dials
-from retinex_keras.engines import choose_engine, locate_weights, shipped_weights, use_threads
+from retinex_keras.engines import choose_engine, locate_weights, shipped_weights
 from retinex_keras.folders.plan import Plan, plan_folder
 from retinex_keras.folders.run import Outcomes, Report, enhance_files, run_plan
 from retinex_keras.imaging import MAX_PIXELS, PathLike, is_address
@@ -24,7 +25,12 @@ class _Enhancer:
     """
 
     def __init__(self, plan, weights, denoise, engine, dials, quality, max_pixels):
-        use_threads(1, choose_engine(weights, engine))  # the other processors have actors of their own
+        if choose_engine(weights, engine) == "onnx":  # one thread, since the other processors have actors of their own
+            onnx_model.threads = 1
+        else:
+            import tensorflow as tf
+
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         self.plan, self.options = plan, (quality, max_pixels)
         self.enhance = functools.partial(enhance, weights=load_pretrained(weights, denoise, engine), **dials)
 

@@ -85,21 +85,11 @@ class _RawFile(Image.Image):
         import rawpy
 
         super().__init__()
-        self._stream, self._error = stream, rawpy.LibRawError
-        with self._errors():
-            self._raw = rawpy.imread(stream)
+        self._stream, self._raw = stream, rawpy.imread(stream)
         self._mode, self._size = "RGB", (self._raw.sizes.iwidth, self._raw.sizes.iheight)
 
-    @contextlib.contextmanager
-    def _errors(self):
-        try:
-            yield
-        except self._error as error:
-            raise OSError(error.args[0].decode()) from error
-
     def values(self):
-        with self._errors():
-            values = self._raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(2.4, 12.92))
+        values = self._raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(2.4, 12.92))
         return values.reshape(*values.shape[:2], -1)
 
     def getexif(self):

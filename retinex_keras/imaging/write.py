@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -113,18 +114,16 @@ def write_image(path: PathLike, image: np.ndarray, extras: dict | None = None, q
                 (_write_png_16 if suffix == ".png" else _write_tiff_16)(file, pixels, options)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """The bytes of a PNG of an image, (H, W, 3), uint8 or uint16.
+def encode_png(image: np.ndarray, extras: dict | None = None) -> bytes:
+    """The bytes of the PNG that `write_image` makes of an image and extras.
 
     >>> encode_png(np.zeros((2, 3, 3), "uint16"))[:4]
     b'\\x89PNG'
     """
-    file = io.BytesIO()
-    if image.dtype == np.uint16:
-        _write_png_16(file, image, {})
-    else:
-        Image.fromarray(image).save(file, "png")
-    return file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture.png")
+        write_image(path, image, extras)
+        return path.read_bytes()
 
 
 def _options(suffix, extras, quality):

@@ -179,6 +179,9 @@ class PairModel(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        if taken := {"loss", *SCORES} & set(self.term_weights):
+            names = ", ".join(sorted(taken))
+            raise ValueError(f"{type(self).__name__}.term_weights names {names}, which is shown beside the terms: rename it.")
         self.loss_weights = dict(self.term_weights)
         self.means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.term_weights, *SCORES)}
         self.scores_batches = False
@@ -234,17 +237,20 @@ class PairModel(keras.Model):
             on_tensorflow = keras.backend.backend() == "tensorflow"
             with self.distribute_strategy.scope() if on_tensorflow else contextlib.nullcontext():
                 make_variables(self)
-        with_mean = self.compiled and keeps_mean(self.optimizer)
+        with_mean, swap = self.compiled and keeps_mean(self.optimizer), None
         if with_mean:
             callbacks = keras.tree.flatten(callbacks or [])
             if not any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks):
-                callbacks.insert(0, keras.callbacks.SwapEMAWeights())
+                swap = keras.callbacks.SwapEMAWeights()
+                callbacks.insert(0, swap)
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
         finally:
-            if with_mean and keras.backend.backend() == "jax":
-                # Keras lets a weight and its mean share a buffer, after Ctrl-C too: the next `fit` would donate it twice.
-                with contextlib.suppress(Exception):  # an error in a step can leave no weights; that error is what matters
+            with contextlib.suppress(Exception):  # an error in a step can leave no weights; that error is what matters
+                if swap:
+                    swap.on_test_end()  # after Ctrl-C in a validation, the mean is still in the model
+                if with_mean and keras.backend.backend() == "jax":
+                    # Keras lets a weight and its mean share a buffer, after Ctrl-C too: the next `fit` would donate it twice.
                     self.set_weights([weights.copy() for weights in self.get_weights()])
 
     def get_compile_config(self):

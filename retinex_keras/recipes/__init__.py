@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -85,6 +86,10 @@ class Recipe:
             raise ValueError(f"The recipe {self.name} builds a {cls.__name__}. Expected its model, {self.model.__name__}.")
         if keras.saving.get_registered_object(keras.saving.get_registered_name(cls)) is not cls:
             raise ValueError(f"{cls.__name__} cannot be loaded: decorate it with @keras.saving.register_keras_serializable().")
+        try:
+            inspect.signature(model.call).bind(None, None, training=False)
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}.call takes (image, context=None, training=False): {error}.") from None
         copy = cls.from_config(model.get_config())
         for one in (model, copy):
             if not one.built:

@@ -1,6 +1,7 @@
 """Asks TensorFlow Serving for pictures, by REST or gRPC. It imports no TensorFlow."""
 
 import base64
+import collections
 import contextlib
 import contextvars
 import functools
@@ -412,17 +413,15 @@ def request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: in
             return str(error)
 
     def work():
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(IndexError):  # none is waiting
             while True:
-                image = waiting.get_nowait()
+                image = waiting.popleft()
                 try:
                     ended.put((image, ask(image), None))
                 except BaseException as error:
                     ended.put((image, None, error))
 
-    waiting, ended = queue.SimpleQueue(), queue.SimpleQueue()
-    for image in plan.targets:
-        waiting.put(image)
+    waiting, ended = collections.deque(plan.targets), queue.SimpleQueue()
     threads = [threading.Thread(target=work, daemon=True) for _ in range(at_once)]  # which Ctrl-C need not wait for
     for thread in threads:
         thread.start()
@@ -433,18 +432,12 @@ def request_files(plan: Plan, server: "_Rest | _Grpc", quality: int, at_once: in
                 raise error
             yield image, reason
     except Exception:
-        _empty(waiting)
+        waiting.clear()
         for thread in threads:
             thread.join()
         raise
     finally:
-        _empty(waiting)
-
-
-def _empty(waiting):
-    with contextlib.suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
+        waiting.clear()
 
 
 def _enhanced(server, path, out, dials):

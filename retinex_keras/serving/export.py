@@ -1,5 +1,6 @@
 """SavedModel with its signatures, as TensorFlow Serving takes it; ONNX."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -117,14 +118,12 @@ def export_onnx(model, path: str | os.PathLike) -> None:
             onnx.helper.set_model_props(proto, {"retinex_keras": json.dumps(about)})
             onnx.save(proto, temporary)
             try:
-                OnnxModel(temporary)
-            except ModuleNotFoundError:
-                pass  # then ONNX Runtime cannot check it
+                with contextlib.suppress(ModuleNotFoundError):  # then ONNX Runtime cannot check it
+                    OnnxModel(temporary)
+                break
             except ValueError:
-                if left:
-                    continue
-                raise
-            break
+                if not left:
+                    raise
 
 
 def _archive(model, max_pixels):
@@ -145,9 +144,6 @@ def _archive(model, max_pixels):
         bytes_of = tf.map_fn(lambda one: enhanced(*one), inputs, fn_output_signature=file, parallel_iterations=1)
         return {"enhanced_bytes": bytes_of}
 
-    def steered(image_bytes, exposure, strength, colour, brightness):
-        return one_by_one(image_bytes, exposure, strength, colour, brightness)
-
     def in_one_piece(image):
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         count = tf.reduce_prod(tf.shape(image, tf.int64)[:3])
@@ -160,9 +156,10 @@ def _archive(model, max_pixels):
     archive = keras.export.ExportArchive()
     archive.track(model)
     files = tf.TensorSpec([None], tf.string, "image_bytes")
-    archive.add_endpoint("serving_default", lambda image_bytes: one_by_one(image_bytes), [files])
+    archive.add_endpoint("serving_default", one_by_one, [files])
     if model.decomposes:
-        archive.add_endpoint("steered", steered, [files, *(tf.TensorSpec([None], tf.float32, name) for name in Dials._fields)])
+        dials = [tf.TensorSpec([None], tf.float32, name) for name in Dials._fields]
+        archive.add_endpoint("steered", one_by_one, [files, *dials])
     archive.add_endpoint("enhance", lambda image: {"enhanced": in_one_piece(image)["enhanced"]}, [images])
     archive.add_endpoint("decompose", in_one_piece, [images])
     return archive

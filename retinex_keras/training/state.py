@@ -8,6 +8,7 @@ import math
 import os
 import re
 import time
+import warnings
 import zlib
 
 import keras
@@ -107,7 +108,9 @@ class RunState(keras.callbacks.Callback):
         if states := self._states():
             epoch, path = states[-1]
             try:
-                network.load_weights(path)  # with the optimizer's state
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", module=r"keras\.src\.saving")  # of an optimizer's state that does not fit
+                    network.load_weights(path)  # with that state
                 self.epoch = epoch
                 with open(out / f"{name}.csv", newline="") as file:
                     self.rows = list(csv.DictReader(file))[: self.epoch]  # one more if it was killed between the two files

@@ -12,14 +12,13 @@ import sys
 import threading
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from retinex_keras import engines
 from retinex_keras.dials import DEFAULTS, STEERED, check_dials, find_exposure
-from retinex_keras.engines import choose_engine, import_keras, locate_weights, shipped_weights
+from retinex_keras.engines import import_keras, locate_weights
 from retinex_keras.imaging.pixels import CONTEXT, context_indices, range_error, split_alpha, to_float, to_integers
 from retinex_keras.imaging.read import read_image, read_photo
 from retinex_keras.imaging.tiling import cut
@@ -177,9 +176,8 @@ def find_model(weights):
         if not hasattr(weights, "runner"):
             raise ValueError(f"Expected a model, the name of weights or a path. Received {weights!r}.")
         return weights
-    path = shipped_weights(choose_engine(weights)).get(str(weights), Path(weights))
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    return _loaded(str(path) if path.is_file() else weights, stamp)
+    path = locate_weights(weights)[1]
+    return _loaded(str(path), (path.stat().st_mtime_ns, path.stat().st_size))
 
 
 def _for_each(function):
@@ -316,7 +314,7 @@ def _tiles(image, model, tile, dials, *names):
         beyond = [(0, axis.window - side) for axis, side in zip(tiles, seen.shape)]
         if any(sum(beyond, ())):
             seen = np.pad(seen, (*beyond, (0, 0)), "edge")
-        parts = run(_floats(seen)[None], context, *settings)
+        parts = run(to_float(seen)[None], context, *settings)
         above, before = rows.start - seen_rows.start, columns.start - seen_columns.start
         height, width = rows.stop - rows.start, columns.stop - columns.start
         inner = 0, slice(above, above + height), slice(before, before + width)
@@ -325,13 +323,9 @@ def _tiles(image, model, tile, dials, *names):
         del parts
 
 
-def _floats(image):
-    return image.astype("float32", copy=False) if image.dtype.kind == "f" else to_float(image)
-
-
 def _context(image):
     rows, columns = (context_indices(side) for side in image.shape[:2])
-    return _floats(image[rows[:, None], columns])
+    return to_float(image[rows[:, None], columns])
 
 
 def _exposure_for(image, model, tile, dials):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def load_scenes(groups, resize=None, cache=None):
         Path(cache).mkdir(parents=True, exist_ok=True)
     arrays, bad = [], []
     groups = [[Path(path) for path in group] for group in groups]
-    for group in tqdm(groups, "decoding", unit="image", leave=False, disable=None):
+    for group in tqdm(groups, "decoding", unit="image", leave=False, disable=None if sys.stderr else True):
         try:
             if not cache:
                 arrays.append(load_scene(group, resize))

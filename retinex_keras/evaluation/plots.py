@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from retinex_keras.imaging import PathLike
 from retinex_keras.imaging.atomic import atomic_path
-from retinex_keras.imaging.pixels import LUMA, to_uint8
+from retinex_keras.imaging.metrics import luma
+from retinex_keras.imaging.pixels import to_uint8
 from retinex_keras.imaging.read import read_image
 from retinex_keras.imaging.write import WRITTEN, write_image
 
@@ -67,7 +67,7 @@ def sheet(
     for label, axes in zip(labels, grid):
         axes[0].set_ylabel(label, fontsize=fontsize)
     if heat:
-        bar = ScalarMappable(scale, colormaps["inferno"])
+        bar = ScalarMappable(scale, "inferno")
         bar = figure.colorbar(bar, ax=grid, fraction=0.03, pad=0.01, aspect=12 * len(rows))
         bar.set_label("illumination", fontsize=fontsize)
         bar.ax.tick_params(labelsize=fontsize)
@@ -83,7 +83,7 @@ def before_after(before: np.ndarray, after: np.ndarray, reference: np.ndarray | 
     'after (mean brightness 0.40)'
     """
     pictures = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
-    titles = [f"{name} (mean brightness {_luma(picture).mean():.2f})" for name, picture in pictures.items()]
+    titles = [f"{name} (mean brightness {luma(to_uint8(picture)).mean() / 255:.2f})" for name, picture in pictures.items()]
     return sheet([list(pictures.values())], titles, path, width=4.0)
 
 
@@ -121,9 +121,9 @@ def histograms(groups: dict[str, list[np.ndarray]], path: Path = None) -> Figure
     figure = Figure(figsize=(6.5, 2.6), dpi=100, layout="constrained")
     axis = figure.subplots()
     for label, images in groups.items():
-        luma = np.concatenate([_luma(image).ravel() for image in images])
-        share, edges = np.histogram(luma, 64, (0.0, 1.0), weights=np.full(luma.size, 100 / luma.size))
-        axis.stairs(share, edges, fill=True, alpha=0.5, label=f"{label} (median {np.median(luma):.2f})")
+        levels = np.concatenate([luma(to_uint8(image)).ravel() / 255 for image in images])
+        share, edges = np.histogram(levels, 64, (0.0, 1.0), weights=np.full(levels.size, 100 / levels.size))
+        axis.stairs(share, edges, fill=True, alpha=0.5, label=f"{label} (median {np.median(levels):.2f})")
     axis.set(xlabel="brightness (luma, 0 black, 1 white)", ylabel="share of the pixels (%)", xlim=(0, 1))
     axis.legend()
     return _written(figure, path)
@@ -170,11 +170,6 @@ def history(log: dict[str, list] | PathLike, path: Path = None) -> Figure:
         axis.set_axis_off()
     figure.legend(handles=list(lines.values()), loc="outside upper center", ncols=len(lines), frameon=False)
     return _written(figure, path)
-
-
-def _luma(image):
-    """That of the 8-bit picture, 0 to 1: (H, W, 3) -> (H, W)."""
-    return to_uint8(np.asarray(image)) @ LUMA / 255
 
 
 def _written(figure, path):

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import sys
 import textwrap
 import time
 
@@ -137,7 +138,7 @@ def score_photos(photos: PathLike, model) -> list[dict]:
 
 def _score_model(scenes, model, **options):
     dials = {"brightness": 0.5} if options.get("oracle") else {}
-    enhance(load_scene([scenes[0]["dark"]])[0], model, **dials)  # a warm-up, which is not timed
+    enhance(scenes[0]["dark"], model, **dials)  # a warm-up, which is not timed
     return _score_scenes(scenes, functools.partial(enhance, model=model), **options)
 
 
@@ -213,7 +214,7 @@ def _score_scenes(scenes, method=None, pictures=(), lpips=False, oracle=False):
     With `oracle`, the method is told the mean luma of the reference, as its argument `brightness`.
     """
     rows = []
-    for scene in tqdm(scenes, "scoring", unit="image", leave=False, disable=None):
+    for scene in tqdm(scenes, "scoring", unit="image", leave=False, disable=None if sys.stderr else True):
         first = next(iter(scene.values()))
         images = dict(zip(scene, load_scene(scene.values())))
         told = {"brightness": float(metrics.luma(to_float(images["reference"])).mean())} if oracle else {}

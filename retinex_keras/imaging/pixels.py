@@ -29,11 +29,13 @@ def split_alpha(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """A uint8 or uint16 array of any shape as float32 in [0, 1].
+    """A uint8 or uint16 array of any shape as float32 in [0, 1]; floats as float32.
 
     >>> to_float(np.array([0, 255], "uint8"))
     array([0., 1.], dtype=float32)
     """
+    if image.dtype.kind == "f":
+        return image.astype("float32", copy=False)
     return image.astype("float32") / np.float32(np.iinfo(image.dtype).max)
 
 

@@ -85,7 +85,11 @@ def is_whole(stream):
 
 
 def is_high_range(stream):
-    """Whether the colours of a PNG are those of PQ or HLG, by its chunk cICP."""
+    """Whether the colours of a PNG are those of PQ or HLG, by its chunk cICP.
+
+    >>> is_high_range(io.BytesIO(Path("dark.png").read_bytes()))
+    False
+    """
     for name, start, _ in _chunks(stream):
         stream.seek(start)
         if name == b"cICP" and stream.read(2)[1] in HIGH_RANGE:

@@ -406,13 +406,8 @@ class RetinexModel(LowLightModel):
         return self.enhance_net.size_multiple
 
     @property
-    def adjustment_radius(self):
-        """The receptive radius of what comes after Decom-Net, in pixels."""
-        return self.enhance_net.receptive_radius
-
-    @property
     def tile_margin(self):
-        radius = self.decom_net.receptive_radius + self.adjustment_radius
+        radius = self.decom_net.receptive_radius + self.enhance_net.receptive_radius
         return -(-radius // self.size_multiple) * self.size_multiple
 
     @staticmethod

@@ -60,11 +60,6 @@ class Denoise(keras.layers.Layer):
         self.strength = float(strength)
         self.forth, self.back, self.share = _tables()
 
-    @property
-    def radius(self):
-        """How far a pixel reaches, in pixels, in a part of the image that begins on a multiple of the stride."""
-        return BLOCK - 1 if self.strength else 0
-
     def call(self, reflectance, illumination):
         if not self.strength:
             return reflectance

@@ -82,7 +82,7 @@ class Recipe:
         import keras  # here, since the command line reads the constants above
 
         cls = type(model)
-        if not self.owns(model):
+        if not isinstance(model, self.model):
             raise ValueError(f"The recipe {self.name} builds a {cls.__name__}. Expected its model, {self.model.__name__}.")
         if keras.saving.get_registered_object(keras.saving.get_registered_name(cls)) is not cls:
             raise ValueError(f"{cls.__name__} cannot be loaded: decorate it with @keras.saving.register_keras_serializable().")
@@ -100,10 +100,6 @@ class Recipe:
                 f"{cls.__name__} comes back from a file with weights {again}, not {shapes}. Build all layers in `build`, "
                 "and return each argument of `__init__` in `get_config`."
             )
-
-    def owns(self, model) -> bool:
-        """Whether a model is of this recipe."""
-        return isinstance(model, self.model)
 
 
 def shipped_recipes() -> dict[str, Recipe]:

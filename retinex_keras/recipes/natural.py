@@ -74,7 +74,7 @@ def natural_terms(low, high, low_parts, high_parts, restored_parts, perceptual=F
     brightness = [ops.mean(grayscale(image), axis=(1, 2, 3), keepdims=True) for image in (high, picture)]
     scale = ops.stop_gradient(ops.clip(brightness[0] / ops.maximum(brightness[1], 1e-3), 0.25, 4.0))
     aligned = scale * picture
-    colours = [_block_colours(image) for image in (aligned, high)]
+    colours = [means - grayscale(means) for means in (_blocks(aligned), _blocks(high))]  # how they differ from grey
     strengths = [ops.sqrt(ops.sum(ops.square(colour), axis=-1) + 1e-6) for colour in colours]
     tightness = [i - ops.max(s, axis=-1, keepdims=True) for s, i in ((low, low_i), (high, high_i))]
     unclipped = ops.cast(ops.max(low, axis=-1) < 0.9, "float32")
@@ -95,12 +95,6 @@ def natural_terms(low, high, low_parts, high_parts, restored_parts, perceptual=F
         "grain": ops.mean(ops.relu(textures[0] - textures[1]) * dark),
         "perceptual": ops.mean(lpips(ops.clip(aligned[::2], 0.0, 1.0), high[::2])) if perceptual else ops.zeros(()),
     }
-
-
-def _block_colours(image):
-    """How the means of blocks differ from grey, (B, H / 8, W / 8, 3)."""
-    blocks = _blocks(image)
-    return blocks - grayscale(blocks)
 
 
 def _blocks(image):

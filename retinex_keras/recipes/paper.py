@@ -106,11 +106,9 @@ class PhaseNetwork(PairModel):
         low, high = self.pair(data)
         return super().test_step(*state, (self.inputs(low, high), high))
 
-    if keras.backend.backend() != "tensorflow":
-
-        def train_step(self, state, data):
-            low, high = self.pair(data)
-            return super().train_step(state, (self.inputs(low, high), high))
+    def train_step(self, state, data):  # on JAX
+        low, high = self.pair(data)
+        return super().train_step(state, (self.inputs(low, high), high))
 
 
 @keras.saving.register_keras_serializable("retinex_keras")
@@ -204,7 +202,7 @@ class EnhanceNet(PhaseNetwork):
 
     term_weights = ADJUSTMENT_WEIGHTS
     size_multiple = 8
-    receptive_radius = 15
+    receptive_radius = 15  # that of `Denoise`, 7, lies within
 
     def __init__(self, filters=64, **kwargs):
         super().__init__(**kwargs)
@@ -363,10 +361,6 @@ class RetinexNet(RetinexModel):
 
     def with_denoising(self, strength):
         return type(self)(self.decom_net, self.enhance_net, strength)
-
-    @property
-    def adjustment_radius(self):
-        return max(self.enhance_net.receptive_radius, self.denoise.radius)
 
     def get_config(self):
         return super().get_config() | {"denoise": self.denoise.strength}

@@ -15,12 +15,6 @@ LAYERS = {
 }
 
 
-def _variables(net, scope):
-    """The network's variables by the names they have in the original."""
-    names = [f"{scope}/{layer}/{kind}" for layer in LAYERS[scope] for kind in ("kernel", "bias")]
-    return dict(zip(names, net.weights, strict=True))
-
-
 def convert_checkpoint(decom=None, enhance=None):
     """Builds the networks from checkpoints of the original.
 
@@ -50,7 +44,8 @@ def convert_checkpoint(decom=None, enhance=None):
     ):
         if folder is not None:
             network.build((None, None, None, 3))
-            notes += _read(folder, type(network).__name__, _variables(network, scope))
+            names = [f"{scope}/{layer}/{kind}" for layer in LAYERS[scope] for kind in ("kernel", "bias")]
+            notes += _read(folder, type(network).__name__, dict(zip(names, network.weights, strict=True)))
             networks[key] = network
     if len(networks) == 1:
         return *networks.values(), notes

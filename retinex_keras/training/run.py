@@ -240,7 +240,7 @@ def _load_start(recipe, weights, filters):
     if not weights:
         return None
     start = load_pretrained(weights, engine="tensorflow")
-    if not recipe.owns(start):
+    if not isinstance(start, recipe.model):
         raise ValueError(f"The weights {weights} are not of the recipe {recipe.name}; choose others, or the other recipe.")
     if filters:
         raise ValueError(f"Networks that begin with weights have their own filters. Received filters={filters}: leave it out.")

@@ -113,7 +113,7 @@ def test_fit_in_graph_and_xla_at_any_precision(random, policy, jit_compile):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 9)])
 def test_any_size_and_batch_trains(random, tiny, shape):
     low, high = (random.random((*shape, 3), dtype="float32") for _ in range(2))
-    tiny.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    tiny.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
     history = fit(tiny, low, high)
     assert {"loss", "recon_low", "equal_r", "smooth_high", "relight", "smooth_adjusted"} <= set(history)
     assert {name: output.shape[1:3] for name, output in tiny(low).items()} == dict.fromkeys(tiny(low), shape[1:])
@@ -121,7 +121,7 @@ def test_any_size_and_batch_trains(random, tiny, shape):
 
 def test_enhance_net_leaves_decom_net_alone(random, tiny):
     low, high = (random.random((2, 16, 16, 3), dtype="float32") for _ in range(2))
-    decom_net, enhance_net = compiled(tiny, jit_compile=False)
+    decom_net, enhance_net = compiled(tiny, run_eagerly=True)
     before = decom_net.get_weights()
     fit(enhance_net, low, high)
     assert all(map(np.array_equal, before, decom_net.get_weights()))
@@ -154,9 +154,9 @@ def test_enhance_net_without_decom_net_says_so():
 
 def test_evaluate_gives_scores_of_the_rounded_result(random, tiny):
     low, high = (random.random((3, 16, 16, 3), dtype="float32") for _ in range(2))
-    for network in (*compiled(tiny, jit_compile=False), tiny):
+    for network in (*compiled(tiny, run_eagerly=True), tiny):
         if network is tiny:
-            tiny.compile(jit_compile=False)
+            tiny.compile(run_eagerly=True)
         scores = network.evaluate(low, high, batch_size=2, return_dict=True, verbose=0)
     rounded = np.round(np.asarray(tiny(low)["enhanced"]) * 255) / 255
     per_image = -10 * np.log10(np.mean((rounded - high) ** 2, axis=(1, 2, 3)))
@@ -166,7 +166,7 @@ def test_evaluate_gives_scores_of_the_rounded_result(random, tiny):
 
 def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, random, tiny):
     image = random.random((1, 19, 23, 3), dtype="float32")
-    fit(compiled(tiny, jit_compile=False)[0], image, image)
+    fit(compiled(tiny, run_eagerly=True)[0], image, image)
     for model in (tiny, tiny.decom_net):
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from retinex_keras.cli import main
+from retinex_keras.engines import choose_engine
 from retinex_keras.imaging.read import read_image
-from retinex_keras.inference import choose_engine, decompose, enhance, load_pretrained
+from retinex_keras.inference import decompose, enhance, load_pretrained
 from retinex_keras.onnx_model import OnnxModel
 from retinex_keras.serving.export import export_onnx
 

@@ -98,7 +98,7 @@ def test_the_trained_weights_leave_well_lit_photos_alone(name, light):
     high = Path(__file__).parents[1] / "notebooks" / "pairs" / "high"
     photo = darken(read_image(high / f"{name}.jpg"), 0, exposure=(light, light), **off)
     before, after = (image[None] / 255.0 for image in (photo, enhance(photo)))
-    assert psnr(after, before) > 29
+    assert psnr(after, before) > 30
 
 
 def test_saved_and_loaded_is_the_same_to_the_bit(tmp_path, tiny_natural, random):

@@ -4,9 +4,9 @@ Its networks depart from the paper's where that pays. They work at a half of the
 the image itself. The decomposition is exact, S = R * I. Enhance-Net knows the whole image, however small the tile that it works
 on, and also restores the reflectance, as KinD does (Zhang et al., "Kindling the Darkness", ACM MM 2019).
 
-The weights `natural` come from LOL v1, SICE and well-lit photos: 88,517 steps in 29 runs, about 27 hours on two CPU cores.
-checkpoints/HISTORY.md has the commands. On 20 validation pairs of LOL 20.95 dB, SSIM .822; on 40 pairs of SICE 22.98 dB,
-.813. The weights `lol`, for scores on LOL alone, are of the same networks.
+The weights `natural` come from LOL v1, SICE and well-lit photos: with all runs that they go back to 85,107 steps, in about 26
+hours on two CPU cores. checkpoints/HISTORY.md has the commands. On 20 validation pairs of LOL 20.95 dB, SSIM .822; on 40 pairs
+of SICE 22.98 dB, .813. The weights `lol`, for scores on LOL alone, are of the same networks.
 """
 
 import dataclasses

@@ -190,10 +190,7 @@ def test_no_module_that_does_not_use_this_package_is_imported_for_a_file(tmp_pat
     [
         (('@keras.saving.register_keras_serializable("', '#("'), "cannot be loaded: decorate it with"),
         (("def get_config(self)", "def other(self)"), "comes back from a file with weights|filters"),
-        (
-            ("def call(self, image, context=None", "def call(self, image"),
-            "GainNet.call takes .image, context=None",
-        ),
+        (("def call(self, image, context=None", "def call(self, image"), "GainNet.call takes .image, context=None"),
         (('"steep": 0.1', '"stepe": 0.1'), "term_weights names squared, stepe. Received from loss_terms: squared, steep"),
         (('"learning_rate": 1e-3', '"rate": 1e-3'), "The defaults of a recipe are .*learning_rate"),
     ],

@@ -192,8 +192,12 @@ def test_the_other_workers_end_if_the_first_has_no_folder(pairs, tmp_path):
     assert first.told[-1] == {"readable images": False}
 
 
-def test_other_settings_or_images_in_the_same_folder_are_refused(pairs, tmp_path, make_pairs):
+def test_a_finished_run_is_not_trained_again_nor_by_other_settings_or_images(pairs, tmp_path, make_pairs, capsys):
     final = train_retinexnet(pairs, tmp_path / "run", **QUICK)
+    before = final.stat().st_mtime_ns
+    assert train_retinexnet(pairs, tmp_path / "run", **QUICK) == final
+    assert final.stat().st_mtime_ns == before
+    assert "finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match="seed was 0 and is 1"):
         train_retinexnet(pairs, tmp_path / "run", **QUICK | {"seed": 1})
     final.unlink()
@@ -309,8 +313,8 @@ def test_a_bad_data_folder_leaves_no_run(pairs, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(pairs, tmp_path):
     run = tmp_path / "run"
-    train_retinexnet(pairs, run, **QUICK)
-    state = run / "simple-00001.weights.h5"
+    train_retinexnet(pairs, run, **TINY | {"epochs": 1})
+    state = run / "enhance-00001.weights.h5"
     good = state.read_bytes()
     (run / "retinexnet.keras").unlink()
     note = run / "run.json"
@@ -318,9 +322,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(pairs,
         re.sub(r'"(epochs)": 1', r'"\1": 4', note.read_text()).replace('"learning_rate": 0.001', '"learning_rate": 1e+38')
     )
     with pytest.raises(FloatingPointError, match="stopped being finite in epoch 2"):
-        train_retinexnet(pairs, run, **QUICK | {"epochs": 4, "learning_rate": 1e38, "decay_epoch": 1})
+        train_retinexnet(pairs, run, **TINY | {"epochs": 4, "learning_rate": 1e38, "decay_epoch": 1})
     assert state.read_bytes() == good
-    assert list(run.glob("*.weights.h5")) == [state]
+    assert {path.name for path in run.glob("*.weights.h5")} == {"decom-00001.weights.h5", "enhance-00001.weights.h5"}
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_state(pairs, tmp_path):
